@@ -1,0 +1,80 @@
+# `make help` says what there is. Every target sets up what it needs by itself:
+# Debian packages (tools/setup/packages.txt), a Go toolchain, a kernel for the
+# tests' VMs. On a machine that has them all, no target touches the network.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory
+
+WITH := tools/setup/with
+COMMANDS := ./cmd/hostagent ./cmd/controlleragent
+BIN := build/bin
+LIBEXEC := build/libexec/winvm
+
+# Images are made from these files and are named by their digests, so the bytes
+# must not depend on the machine, the checkout's path, or the caller's settings.
+GO_BUILD := env CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOAMD64=v1 GOEXPERIMENT= GOFLAGS=-buildvcs=false \
+	go build -trimpath -buildvcs=false -ldflags '-s -w'
+MINGW_CC := x86_64-w64-mingw32-gcc
+MINGW_FLAGS := -Os -Wall -Wextra -Werror -nostdlib -ffreestanding -fno-builtin -s -ffile-prefix-map=$(CURDIR)=. \
+	-Wl,-e,start,--major-subsystem-version=5,--minor-subsystem-version=2,--no-insert-timestamp
+
+# What `make demo` and the tests with VMs use.
+export IMAGE ?= wine
+export WINVM_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/winvm
+
+FUZZTIME ?= 30s
+BENCH ?= .
+COUNT ?= 3
+
+.PHONY: all build lint test bench demo clean setup fmt fuzz cover help
+
+all: build lint test ## build, lint and test
+
+setup: ## install what is missing: Debian packages, Go, a kernel for tests
+	@tools/setup/packages.sh
+	@tools/setup/go.sh >/dev/null
+	@tools/setup/kernel.sh >/dev/null
+
+# Nothing of the machine goes into it either: no timestamp, no path.
+$(LIBEXEC)/winvm-run.exe: hostagent/guest/windows/run.c Makefile | setup
+	@mkdir -p $(@D)
+	@$(MINGW_CC) $(MINGW_FLAGS) -o $@ $< -lkernel32
+
+build: setup $(LIBEXEC)/winvm-run.exe ## build the commands and the files that images are made of
+	@mkdir -p $(BIN) $(LIBEXEC)
+	@$(WITH) $(GO_BUILD) -o $(BIN)/ $(COMMANDS)
+	@install -m 0755 $(BIN)/controlleragent $(LIBEXEC)/controlleragent
+
+lint: setup ## run every linter
+	@$(WITH) tools/setup/lint.sh
+
+test: build ## run every test; CI=true makes a missing need a failure
+	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/test.sh $(PACKAGES)
+
+bench: build ## run the benchmarks (BENCH=regexp COUNT=n) and summarise them
+	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/bench.sh '$(BENCH)' $(COUNT)
+
+demo: build ## make the images, run a real Windows build in them, twice
+	@tools/setup/packages.sh dpkg-dev bzip2 patch openssl $$(command -v npm >/dev/null || echo npm)
+	@$(WITH) $(BIN)/hostagent image create $(IMAGE)
+	@$(WITH) tools/demo/run.sh
+
+fuzz: setup ## run every fuzz target for FUZZTIME
+	@$(WITH) tools/setup/fuzz.sh $(FUZZTIME)
+
+cover: build ## measure the tests' coverage, into build/cover.html
+	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) \
+		go test -timeout 40m -p 1 -coverpkg=./... -coverprofile=build/cover.out ./...
+	@$(WITH) go tool cover -html=build/cover.out -o build/cover.html
+	@$(WITH) go tool cover -func=build/cover.out | tail -n 1
+
+fmt: setup ## format the Go files
+	@$(WITH) go tool -modfile=tools/go.mod golangci-lint fmt
+
+clean: ## remove what was built; the caches outside the checkout stay
+	rm -rf build
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
