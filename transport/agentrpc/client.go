@@ -1,0 +1,138 @@
+package agentrpc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"syscall"
+
+	"winvm/transport/rpc"
+)
+
+// A Client is the host side of the stream "agent".
+type Client struct{ rpc *rpc.Client }
+
+// NewClient starts a client on conn, which it owns from now on.
+func NewClient(conn io.ReadWriteCloser) *Client {
+	return &Client{rpc: rpc.NewClient(conn, MaxMessage)}
+}
+
+// Close ends the stream.
+func (c *Client) Close() error { return c.rpc.Close() }
+
+func (c *Client) call(ctx context.Context, op uint16, req, resp any) error {
+	var body []byte
+	if req != nil {
+		var err error
+		if body, err = json.Marshal(req); err != nil {
+			return err
+		}
+	}
+	out, err := c.rpc.Call(ctx, op, body, nil, nil)
+	if err != nil || resp == nil {
+		return err
+	}
+	if err := json.Unmarshal(out, resp); err != nil {
+		return fmt.Errorf("response of the controller agent: %w: %w", err, syscall.EPROTO)
+	}
+	return nil
+}
+
+// Hello checks that the two agents fit together.
+func (c *Client) Hello(ctx context.Context) (HelloResponse, error) {
+	var r HelloResponse
+	if err := c.call(ctx, OpHello, HelloRequest{Version: Version}, &r); err != nil {
+		return r, err
+	}
+	if r.Version != Version {
+		return r, fmt.Errorf("the controller agent speaks version %d, this host agent %d: `hostagent suspend` brings the image up to date", r.Version, Version)
+	}
+	return r, nil
+}
+
+// Attach puts the shares of this session behind the controller's mounts.
+func (c *Client) Attach(ctx context.Context, shares ...string) (AttachResponse, error) {
+	var r AttachResponse
+	return r, c.call(ctx, OpAttach, AttachRequest{Shares: shares}, &r)
+}
+
+// Guest waits for the SSH connection to the guest.
+func (c *Client) Guest(ctx context.Context, req GuestRequest) (GuestResponse, error) {
+	var r GuestResponse
+	return r, c.call(ctx, OpGuest, req, &r)
+}
+
+// Sync returns when everything written through the controller's mounts is on the
+// host, or tells what was lost.
+func (c *Client) Sync(ctx context.Context) error { return c.call(ctx, OpSync, nil, nil) }
+
+// Quiesce makes the controller ready for the suspend: shares detached, nothing
+// on its way. The session has to be closed next.
+func (c *Client) Quiesce(ctx context.Context) error { return c.call(ctx, OpQuiesce, nil, nil) }
+
+// Info asks for what tests and people want to see.
+func (c *Client) Info(ctx context.Context) (InfoResponse, error) {
+	var r InfoResponse
+	return r, c.call(ctx, OpInfo, nil, &r)
+}
+
+// Watch waits until something went wrong in the controller, and tells what.
+func (c *Client) Watch(ctx context.Context) (WatchResponse, error) {
+	var r WatchResponse
+	return r, c.call(ctx, OpWatch, nil, &r)
+}
+
+// A Handler carries out the requests of the stream "agent".
+type Handler interface {
+	Hello(ctx context.Context, r HelloRequest) (HelloResponse, error)
+	Attach(ctx context.Context, r AttachRequest) (AttachResponse, error)
+	Guest(ctx context.Context, r GuestRequest) (GuestResponse, error)
+	Sync(ctx context.Context) error
+	Quiesce(ctx context.Context) error
+	Info(ctx context.Context) (InfoResponse, error)
+	Watch(ctx context.Context) (WatchResponse, error)
+}
+
+// Dispatch is the rpc.Handler that serves h.
+func Dispatch(h Handler) rpc.Handler {
+	return func(ctx context.Context, op uint16, body []byte, resp *rpc.Response) error {
+		switch op {
+		case OpHello:
+			return answer(ctx, body, resp, h.Hello)
+		case OpAttach:
+			return answer(ctx, body, resp, h.Attach)
+		case OpGuest:
+			return answer(ctx, body, resp, h.Guest)
+		case OpSync:
+			return h.Sync(ctx)
+		case OpQuiesce:
+			return h.Quiesce(ctx)
+		case OpInfo:
+			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (InfoResponse, error) { return h.Info(ctx) })
+		case OpWatch:
+			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WatchResponse, error) { return h.Watch(ctx) })
+		default:
+			return syscall.EOPNOTSUPP
+		}
+	}
+}
+
+func answer[Req, Resp any](ctx context.Context, body []byte, resp *rpc.Response, f func(context.Context, Req) (Resp, error)) error {
+	var req Req
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &req); err != nil {
+			return fmt.Errorf("request: %w: %w", err, syscall.EPROTO)
+		}
+	}
+	r, err := f(ctx, req)
+	if err != nil {
+		return err
+	}
+	out, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	resp.Append(out)
+	return nil
+}

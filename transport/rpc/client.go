@@ -1,0 +1,221 @@
+package rpc
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"sync"
+	"syscall"
+)
+
+// readBuffer is what the reader takes off the stream at once; the body of a
+// large response goes past it into the caller's buffer.
+const readBuffer = 64 << 10
+
+// A Client sends requests over a stream and matches the responses.
+type Client struct {
+	conn        io.ReadWriteCloser
+	maxResponse uint32
+	done        chan struct{}
+
+	turn chan struct{} // holds one token while a frame is written; taken alone
+	wbuf []byte        // the writer's
+
+	mu      sync.Mutex // guards what follows
+	calls   map[uint32]*call
+	lastTag uint32
+	err     error
+}
+
+// A call is one request in flight. Its fields are the caller's until it is in
+// Client.calls and after ready is closed, the reader's in between.
+type call struct {
+	op     uint16
+	into   []byte // where the body goes, if it fits
+	direct bool   // it is going there; guarded by Client.mu
+	body   []byte
+	err    error
+	ready  chan struct{}
+}
+
+// NewClient starts a client on conn, which it owns from now on. A response
+// whose body has more than maxResponse bytes breaks the protocol.
+func NewClient(conn io.ReadWriteCloser, maxResponse uint32) *Client {
+	c := &Client{
+		conn:        conn,
+		maxResponse: max(maxResponse, maxErrorText),
+		done:        make(chan struct{}),
+		turn:        make(chan struct{}, 1),
+		calls:       map[uint32]*call{},
+	}
+	go c.read()
+	return c
+}
+
+// Done is closed when the connection has ended; Err then tells why.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err tells why the connection ended, nil while it hasn't.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the connection and waits for the reader. Calls in flight fail with
+// ErrClosed.
+func (c *Client) Close() error {
+	c.fail(ErrClosed)
+	<-c.done
+	return nil
+}
+
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		_ = c.conn.Close()
+	}
+}
+
+// Call sends a request whose body is head and tail, one after the other, and
+// waits for its response. If into is not nil and large enough the response's
+// body is written there; the returned slice is the body in either case, and the
+// caller's own.
+func (c *Client) Call(ctx context.Context, op uint16, head, tail, into []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p := &call{op: op, into: into, ready: make(chan struct{})}
+	tag, err := c.enter(p)
+	if err != nil {
+		return nil, err
+	}
+	sent := c.send(ctx, header{length: uint32(len(head) + len(tail)), tag: tag, op: op}, head, tail)
+	if sent {
+		select {
+		case <-p.ready:
+			return p.body, p.err
+		case <-ctx.Done():
+		}
+	}
+	if c.leave(tag, p, sent) {
+		return nil, ctx.Err()
+	}
+	<-p.ready
+	return p.body, p.err
+}
+
+// enter gives p a free tag.
+func (c *Client) enter(p *call) (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	for {
+		c.lastTag++
+		if _, used := c.calls[c.lastTag]; !used {
+			c.calls[c.lastTag] = p
+			return c.lastTag, nil
+		}
+	}
+}
+
+// leave abandons a call; the tag of one that was sent stays taken until its
+// response comes. It reports whether the reader leaves the caller's buffer alone;
+// if not, it is filling it right now.
+func (c *Client) leave(tag uint32, p *call, sent bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls[tag] != p {
+		return !p.direct
+	}
+	if sent {
+		c.calls[tag] = &call{op: p.op, ready: make(chan struct{})}
+	} else {
+		delete(c.calls, tag)
+	}
+	return true
+}
+
+// send writes a frame, unless ctx ends before it is our turn. A write that fails
+// ends the connection.
+func (c *Client) send(ctx context.Context, h header, head, tail []byte) bool {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-c.turn }()
+	c.wbuf = append(c.wbuf[:0], make([]byte, headerSize)...)
+	c.wbuf = append(c.wbuf, head...)
+	c.wbuf = append(c.wbuf, tail...)
+	h.put(c.wbuf)
+	if _, err := c.conn.Write(c.wbuf); err != nil {
+		c.fail(closedError(err))
+	}
+	return true
+}
+
+func (c *Client) read() {
+	defer close(c.done)
+	r := bufio.NewReaderSize(c.conn, readBuffer)
+	var buf [headerSize]byte
+	var err error
+	for err == nil {
+		err = c.readOne(r, &buf)
+	}
+	c.fail(closedError(err))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for tag, p := range c.calls {
+		p.err = c.err
+		close(p.ready)
+		delete(c.calls, tag)
+	}
+}
+
+func (c *Client) readOne(r *bufio.Reader, buf *[headerSize]byte) error {
+	h, err := readHeader(r, buf)
+	if err != nil {
+		return err
+	}
+	if h.length > c.maxResponse || h.errno != 0 && h.length > maxErrorText {
+		return protocolError("response of %d bytes to op %d", h.length, h.op)
+	}
+	p := c.take(h)
+	if p == nil {
+		return protocolError("response to op %d with tag %d, which is not in flight", h.op, h.tag)
+	}
+	if p.direct {
+		p.body = p.into[:h.length]
+	} else {
+		p.body = make([]byte, h.length)
+	}
+	_, err = io.ReadFull(r, p.body)
+	switch {
+	case err != nil:
+		p.body, p.err = nil, closedError(err)
+	case h.errno != 0:
+		p.err = &Error{Errno: syscall.Errno(wireErrno(syscall.Errno(h.errno))), Text: string(p.body)}
+		p.body = nil
+	}
+	close(p.ready)
+	return err
+}
+
+// take returns the call that a response is for and frees its tag; nil if there is
+// none.
+func (c *Client) take(h header) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.calls[h.tag]
+	if p == nil || p.op != h.op {
+		return nil
+	}
+	delete(c.calls, h.tag)
+	p.direct = h.errno == 0 && int(h.length) <= len(p.into)
+	return p
+}

@@ -1,0 +1,47 @@
+// Package virtioserial opens both ends of a virtio-serial port.
+//
+// # In the guest
+//
+// A port is a character device, /dev/vportNpM, found by the name the host gave
+// it: [Find] looks once, [Wait] until it is there. [Open] makes a [Port] of it,
+// which reads and writes with deadlines like a net.Conn.
+//
+// What the kernel does (Linux, drivers/char/virtio_console.c, read for 5.x and
+// 6.x), and what Port makes of it:
+//
+//   - Only one open at a time; a second one gets EBUSY.
+//   - read(2) returns what is in one in-buffer, so a page at most. With nothing
+//     there and a host connected a non-blocking read gets EAGAIN; with no host
+//     connected every read returns 0 at once, blocking or not. What a host left
+//     behind before it went away is still read first. [Port.Read] never returns
+//     0 bytes without an error: it waits for the next wake-up of the device,
+//     which comes with the next host's first bytes. So that the end of a session
+//     is seen at once, it returns [ErrPeerGone] once for every time the host goes
+//     away after the port saw it there.
+//   - A host that goes away and comes back between two reads leaves no trace in
+//     the device. ErrPeerGone is a hint that saves time; what is on the wire has
+//     to tell sessions apart by itself (package mux does).
+//   - write(2) takes at most 32 KiB a call and is asynchronous: up to 128
+//     descriptors wait in the queue. A full queue is EAGAIN, and so is a missing
+//     host. [Port.Write] tells them apart by POLLHUP: it waits for a slow host
+//     and returns ErrPeerGone if there is none.
+//   - poll(2) says POLLHUP for as long as no host is connected, so a loop over a
+//     level-triggered poll spins. Go's netpoller is edge-triggered: each change
+//     of the host's state, each arrival and each completed write wakes the
+//     device's one wait queue, and Port tries again once for each.
+//   - A port taken away (hot-unplugged) gives ENODEV, which is passed on. It is
+//     final: open the port anew when it is back.
+//   - Closing the port throws away what came in and was not read.
+//   - After a revive the guest is told about a host connection only if the saved
+//     state was another one: a port saved with its host connected sees nothing
+//     at all when another host agent takes over.
+//
+// # On the host
+//
+// [Socketpair] makes the two ends of a chardev: one to keep, one to hand to QEMU
+// (-chardev socket,fd=N). [Listen] makes a socket in the file system for other
+// launchers.
+//
+// A Port may be used by any number of goroutines. Concurrent writes are not
+// mixed: each Write goes out as a whole.
+package virtioserial
