@@ -1,0 +1,195 @@
+package treefs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"winvm/transport/fsrpc"
+)
+
+// Lookup implements fuse.RawFileSystem.
+func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	var a fsrpc.Attr
+	err := f.room(s, func() (err error) {
+		a, err = s.tree.Lookup(s.ctx, n, name)
+		return err
+	})
+	if err == nil {
+		return f.entry(s, in.NodeId, name, &a, out)
+	}
+	st = s.status(err)
+	if st != fuse.ENOENT || f.cfg.NegativeTimeout <= 0 {
+		return st
+	}
+	if !f.commit(s, in.NodeId, name) {
+		return estale
+	}
+	out.NodeId = 0
+	out.SetEntryTimeout(f.cfg.NegativeTimeout)
+	return fuse.OK
+}
+
+// Forget implements fuse.RawFileSystem.
+func (f *FS) Forget(nodeid, count uint64) {
+	s := f.cur.Now()
+	if nodeid == fuse.FUSE_ROOT_ID || s == nil || s.epoch != f.epochOf(nodeid) {
+		return
+	}
+	f.forgets.add(s, nodeOf(nodeid), count)
+}
+
+// make answers a request that makes something called name.
+func (f *FS) make(s *session, parent uint64, name string, out *fuse.EntryOut, op func() (fsrpc.Attr, error)) fuse.Status {
+	var a fsrpc.Attr
+	err := f.room(s, func() (err error) {
+		a, err = op()
+		return err
+	})
+	if err != nil {
+		return s.status(err)
+	}
+	return f.entry(s, parent, name, &a, out)
+}
+
+// Mkdir implements fuse.RawFileSystem.
+func (f *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
+		return s.tree.Mkdir(s.ctx, n, name, in.Mode&0o7777)
+	})
+}
+
+// Mknod implements fuse.RawFileSystem, for regular files only.
+func (f *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	if in.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return fuse.EPERM
+	}
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
+		a, h, err := s.tree.Create(s.ctx, n, name, syscall.O_WRONLY|syscall.O_EXCL, in.Mode&0o7777)
+		if err == nil {
+			f.release(s, h)
+		}
+		return a, err
+	})
+}
+
+// Symlink implements fuse.RawFileSystem.
+func (f *FS) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if len(target) > fsrpc.MaxTarget {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
+		return s.tree.Symlink(s.ctx, n, name, target)
+	})
+}
+
+// Readlink implements fuse.RawFileSystem.
+func (f *FS) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return nil, st
+	}
+	target, err := s.tree.Readlink(s.ctx, n)
+	if err == nil && (target == "" || len(target) > fsrpc.MaxTarget) {
+		return nil, fuse.EIO
+	}
+	return []byte(target), s.status(err)
+}
+
+// both finds the session and the nodes of a request about two.
+func (f *FS) both(cancel <-chan struct{}, a, b uint64) (s *session, na, nb fsrpc.NodeID, st fuse.Status) {
+	s, na, st = f.at(cancel, a)
+	if !st.Ok() {
+		return nil, 0, 0, st
+	}
+	sb, nb, st := f.at(cancel, b)
+	if !st.Ok() {
+		return nil, 0, 0, st
+	}
+	if s != sb {
+		return nil, 0, 0, estale
+	}
+	return s, na, nb, fuse.OK
+}
+
+// Link implements fuse.RawFileSystem.
+func (f *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	s, dir, n, st := f.both(cancel, in.NodeId, in.Oldnodeid)
+	if !st.Ok() {
+		return st
+	}
+	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
+		return s.tree.Link(s.ctx, n, dir, name)
+	})
+}
+
+// Unlink implements fuse.RawFileSystem.
+func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	return s.status(s.tree.Unlink(s.ctx, n, name))
+}
+
+// Rmdir implements fuse.RawFileSystem.
+func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	return s.status(s.tree.Rmdir(s.ctx, n, name))
+}
+
+// Flags of renameat2(2) that a Tree takes.
+const renameFlags = 1 | 2 // RENAME_NOREPLACE, RENAME_EXCHANGE
+
+// Rename implements fuse.RawFileSystem.
+func (f *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if in.Flags&^renameFlags != 0 {
+		return fuse.EINVAL
+	}
+	s, from, to, st := f.both(cancel, in.NodeId, in.Newdir)
+	if !st.Ok() {
+		return st
+	}
+	// The kernel moves its dentry itself, so it knows the new name in the root.
+	if !f.commit(s, in.Newdir, newName) || !f.commit(s, in.NodeId, oldName) {
+		return estale
+	}
+	return s.status(s.tree.Rename(s.ctx, from, oldName, to, newName, in.Flags))
+}
+
+// StatFs implements fuse.RawFileSystem.
+func (f *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{Bsize: blockSize, Frsize: blockSize, NameLen: fsrpc.MaxName}
+	s := f.cur.Now()
+	if s == nil {
+		return fuse.OK
+	}
+	sf, err := s.tree.Statfs(s.ctx)
+	if err != nil {
+		return s.status(err)
+	}
+	out.Blocks, out.Bfree, out.Bavail, out.Files, out.Ffree = sf.Blocks, sf.Bfree, sf.Bavail, sf.Files, sf.Ffree
+	if sf.Bsize > 0 {
+		out.Bsize, out.Frsize = sf.Bsize, sf.Bsize
+	}
+	return fuse.OK
+}

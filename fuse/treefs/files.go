@@ -1,0 +1,225 @@
+package treefs
+
+import (
+	"math"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"winvm/transport/fsrpc"
+)
+
+// passFlags are the flags of open(2) that a Tree takes.
+const passFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_TRUNC | unix.O_EXCL | unix.O_SYNC | unix.O_DSYNC | unix.O_DIRECTORY
+
+func (f *FS) openFlags(flags uint32) uint32 {
+	flags &= passFlags
+	if f.cfg.Writeback {
+		// The kernel reads pages before it changes part of them, and
+		// knows itself where the end is.
+		if flags&unix.O_ACCMODE == unix.O_WRONLY {
+			flags = flags&^unix.O_ACCMODE | unix.O_RDWR
+		}
+		flags &^= unix.O_APPEND
+	}
+	return flags
+}
+
+// Create implements fuse.RawFileSystem.
+func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	var a fsrpc.Attr
+	var h fsrpc.HandleID
+	err := f.room(s, func() (err error) {
+		a, h, err = s.tree.Create(s.ctx, n, name, f.openFlags(in.Flags), in.Mode&0o7777)
+		return err
+	})
+	if err != nil {
+		return s.status(err)
+	}
+	if st := f.entry(s, in.NodeId, name, &a, &out.EntryOut); !st.Ok() {
+		f.release(s, h)
+		return st
+	}
+	out.Fh = f.handles.add(&file{s, h})
+	return fuse.OK
+}
+
+// Open implements fuse.RawFileSystem.
+func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	s, n, st := f.at(cancel, in.NodeId)
+	if !st.Ok() {
+		return st
+	}
+	var h fsrpc.HandleID
+	err := f.room(s, func() (err error) {
+		h, err = s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
+		return err
+	})
+	if err != nil {
+		return s.status(err)
+	}
+	out.Fh = f.handles.add(&file{s, h})
+	return fuse.OK
+}
+
+// Read implements fuse.RawFileSystem.
+func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h, st := f.handles.file(in.Fh)
+	if !st.Ok() {
+		return nil, st
+	}
+	buf = buf[:min(len(buf), fsrpc.MaxData)]
+	n, err := h.s.tree.Read(h.s.ctx, h.id, in.Offset, buf)
+	if err != nil {
+		return nil, h.s.status(err)
+	}
+	if n < 0 || n > len(buf) {
+		return nil, fuse.EIO
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// Write implements fuse.RawFileSystem. The data is with the host when it
+// returns; so there is nothing left for a flush to tell.
+func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h, st := f.handles.file(in.Fh)
+	if !st.Ok() {
+		return 0, st
+	}
+	var n int
+	write := func() (err error) {
+		n, err = h.s.tree.Write(h.s.ctx, h.id, in.Offset, data)
+		return err
+	}
+	var err error
+	if in.Flags&unix.O_APPEND != 0 {
+		err = write() // what a failed append left there may be appended once only
+	} else {
+		err = f.room(h.s, write)
+	}
+	if err != nil {
+		return 0, h.s.status(err)
+	}
+	if n < 0 || n > len(data) {
+		return 0, fuse.EIO
+	}
+	return uint32(n), fuse.OK
+}
+
+// Flush implements fuse.RawFileSystem: with ENOSYS the kernel itself writes what
+// was changed through a mapping when a file is closed, and asks no more.
+func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+// Fsync implements fuse.RawFileSystem.
+func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h, st := f.handles.file(in.Fh)
+	if !st.Ok() {
+		return st
+	}
+	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
+	return h.s.status(h.s.tree.Fsync(h.s.ctx, h.id, in.FsyncFlags&dataOnly != 0))
+}
+
+// Fallocate implements fuse.RawFileSystem.
+func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	h, st := f.handles.file(in.Fh)
+	if !st.Ok() {
+		return st
+	}
+	return h.s.status(f.room(h.s, func() error {
+		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
+	}))
+}
+
+// Lseek implements fuse.RawFileSystem, for SEEK_DATA and SEEK_HOLE.
+func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h, st := f.handles.file(in.Fh)
+	if !st.Ok() {
+		return st
+	}
+	off, err := h.s.tree.Lseek(h.s.ctx, h.id, in.Offset, in.Whence)
+	if err != nil {
+		return h.s.status(err)
+	}
+	if off > math.MaxInt64 {
+		return fuse.EIO
+	}
+	out.Offset = off
+	return fuse.OK
+}
+
+// Release implements fuse.RawFileSystem. Nobody waits for it.
+func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if h := f.handles.remove(in.Fh); h != nil {
+		h.release(f)
+	}
+}
+
+// release closes a handle; the host's Sync tells what went wrong to those who ask.
+func (f *FS) release(s *session, h fsrpc.HandleID) {
+	if s.over() {
+		return
+	}
+	if err := s.tree.Release(s.ctx, h); err != nil && !s.over() {
+		f.cfg.Logger.Warn("treefs: close on the host failed", "err", err)
+	}
+}
+
+// Samba's VFS module glusterfs_fuse asks by this attribute which name differs from
+// the one given only in case. It keeps the value in a buffer it has not cleared, so
+// the NUL at the end is part of it. Longer names than XATTR_NAME_MAX leaves room for
+// (227 bytes) the kernel refuses with ERANGE.
+const realNameAttr = "glusterfs.get_real_filename:"
+
+// RealNameQuery reports which name an extended attribute's name asks for.
+func RealNameQuery(attr string) (name string, ok bool) {
+	if len(attr) <= len(realNameAttr) || attr[:len(realNameAttr)] != realNameAttr {
+		return "", false
+	}
+	return attr[len(realNameAttr):], true
+}
+
+// RealNameReply puts the answer to a RealNameQuery into an attribute's buffer.
+func RealNameReply(name string, dest []byte) (uint32, fuse.Status) {
+	n := len(name) + 1
+	if len(dest) < n {
+		return uint32(n), fuse.ERANGE
+	}
+	copy(dest, name)
+	dest[n-1] = 0
+	return uint32(n), fuse.OK
+}
+
+// GetXAttr implements fuse.RawFileSystem: the real name of a file, and
+// nothing else.
+func (f *FS) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	name, ok := RealNameQuery(attr)
+	if !ok {
+		return 0, fuse.ENODATA
+	}
+	real, st := f.RealName(cancel, in.NodeId, name)
+	if !st.Ok() {
+		return 0, st
+	}
+	return RealNameReply(real, dest)
+}
+
+// ListXAttr implements fuse.RawFileSystem: there are none.
+func (f *FS) ListXAttr(<-chan struct{}, *fuse.InHeader, []byte) (uint32, fuse.Status) {
+	return 0, fuse.OK
+}
+
+// SetXAttr implements fuse.RawFileSystem.
+func (f *FS) SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.Status {
+	return fuse.Status(syscall.EOPNOTSUPP)
+}
+
+// RemoveXAttr implements fuse.RawFileSystem.
+func (f *FS) RemoveXAttr(<-chan struct{}, *fuse.InHeader, string) fuse.Status {
+	return fuse.Status(syscall.EOPNOTSUPP)
+}
