@@ -1,0 +1,295 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"winvm/hostagent/event"
+	"winvm/hostagent/export"
+	"winvm/hostagent/guest"
+	"winvm/hostagent/hostfs"
+	"winvm/hostagent/image"
+	"winvm/hostagent/job"
+	"winvm/hostagent/manifest"
+	"winvm/hostagent/nixstore"
+	"winvm/hostagent/pair"
+	"winvm/hostagent/qemu"
+	"winvm/hostagent/rundir"
+	"winvm/hostagent/session"
+)
+
+// Limits of the stages that are not the command.
+const (
+	reviveLimit  = time.Minute
+	channelLimit = time.Minute
+	flushLimit   = 10 * time.Minute // a disk may be slow, and there may be much to write
+)
+
+// A build is one run of Run.
+type build struct {
+	Config
+	profile guest.Profile
+	image   *image.Image
+	run     *rundir.Dir
+	closure []string
+	store   *nixstore.Store
+	outputs *hostfs.FS
+	xchg    *hostfs.FS
+	pair    *pair.Pair
+	session *session.Session
+	staging string // directory that $out is made in
+	xchgDir string
+	jobDir  string // of this build, below xchg
+	result  Result
+
+	succeeded bool
+}
+
+// Run builds. The error, if there is one, is an *Error; the Result is filled in as
+// far as it is known in any case.
+func Run(ctx context.Context, c Config) (Result, error) {
+	begin := time.Now()
+	b := &build{Config: c}
+	err := b.checkCommand()
+	if err == nil {
+		err = b.all(ctx, b.runCommand)
+	}
+	b.result.Image, b.result.Took = c.Image, time.Since(begin)
+	if err != nil {
+		err = b.classify(ctx, err)
+		b.result.Status, b.result.Error = StatusOf(err), err.Error()
+	}
+	return b.result, err
+}
+
+// checkCommand refuses what can't be a command before anything is started.
+func (b *build) checkCommand() error {
+	if len(b.Args) == 0 {
+		return failed("no command: hostagent build [flags] -- COMMAND [ARG]...")
+	}
+	if _, err := (job.Job{Dir: b.Dir, Args: b.Args, Env: b.Env}).Encode(); err != nil {
+		return &Error{Status: StatusCantRun, Err: err}
+	}
+	return nil
+}
+
+// classify makes every error an *Error.
+func (b *build) classify(ctx context.Context, err error) error {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case ctx.Err() != nil:
+		return &Error{Status: StatusSignal, Err: ErrInterrupted}
+	default:
+		return &Error{Status: StatusFailed, Err: err}
+	}
+}
+
+// all does everything around work, which is given a pair and a session.
+func (b *build) all(ctx context.Context, work func(context.Context) error) (err error) {
+	defer func() { err = errors.Join(err, b.cleanUp()) }()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	if err := b.scanAndRevive(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with ctx, which this function ends
+		select {
+		case <-b.pair.Failed():
+			cancel(b.pair.Err())
+		case <-ctx.Done():
+		}
+	}()
+	if err = b.connect(ctx); err == nil {
+		err = work(ctx)
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w (%w)", cause, err)
+	}
+	var e *Error
+	if err != nil && (!errors.As(err, &e) || e.Status == StatusFailed || e.Status == StatusTimeout) && !errors.Is(context.Cause(ctx), context.Canceled) {
+		err = b.describe(ctx, err)
+	}
+	return err
+}
+
+// describe adds what was last seen of the VMs, and keeps it.
+func (b *build) describe(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	text := b.pair.Describe(ctx, b.run.LogDir())
+	b.run.KeepLogs()
+	return &Error{Status: StatusOf(err), Err: fmt.Errorf("%w%s", err, text)}
+}
+
+// prepare checks everything that can be checked without a VM.
+func (b *build) prepare(ctx context.Context) error {
+	defer b.Timeline.Begin("prepare")()
+	if b.StoreDir == "" {
+		b.StoreDir = DefaultStore
+	}
+	if err := errors.Join(b.checkOut(), b.checkXchg()); err != nil {
+		return err
+	}
+	store := image.NewStore(b.StateDir)
+	var err error
+	if b.image, err = store.Load(b.Image); err != nil {
+		return err
+	}
+	if b.profile, err = guest.Find(b.image.Guest); err != nil {
+		return err
+	}
+	version, err := qemu.Version(ctx, b.QEMU)
+	if err != nil {
+		return err
+	}
+	if err := b.image.Check(version); err != nil {
+		return err
+	}
+	if b.closure, err = nixstore.Closure(ctx, b.StoreDir, b.Inputs); err != nil {
+		return err
+	}
+	if b.run, err = rundir.New(b.StateDir); err != nil {
+		return err
+	}
+	b.result.ID = b.run.ID
+	return b.makeShares()
+}
+
+// makeShares makes the directories that the guest writes to.
+func (b *build) makeShares() error {
+	raise, err := hostfs.RaiseFileLimit()
+	if err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	b.Log.Debug("limit of open files", "n", raise)
+	b.staging = b.run.Path("outputs")
+	if b.Out != "" {
+		if b.staging, err = b.run.Beside(b.Out); err != nil {
+			return fmt.Errorf("staging directory for --out: %w", err)
+		}
+	}
+	b.xchgDir = b.Xchg
+	if b.xchgDir == "" {
+		b.xchgDir = b.run.Path("xchg")
+	}
+	for _, d := range []string{b.staging, b.xchgDir} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanAndRevive reads the closure's metadata while the VMs start.
+func (b *build) scanAndRevive(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.scan(gctx) })
+	g.Go(func() error { return b.revive(gctx) })
+	err := g.Wait()
+	return err
+}
+
+func (b *build) scan(ctx context.Context) (err error) {
+	defer b.Timeline.Begin("closure's metadata")()
+	if b.store, err = nixstore.Open(ctx, b.StoreDir, b.closure, b.Log); err != nil {
+		return err
+	}
+	if err := checkClash(b.outName(), b.store.Names()); err != nil {
+		return err
+	}
+	for _, p := range manifest.Preflight(b.store.Manifests()) {
+		b.Report.Tell(event.KindWarning, "%s", p)
+	}
+	if b.outputs, err = hostfs.New(hostfs.Config{Root: b.staging, Names: []string{b.outName()}, Logger: b.Log}); err != nil {
+		return err
+	}
+	b.xchg, err = hostfs.New(hostfs.Config{Root: b.xchgDir, Logger: b.Log})
+	return err
+}
+
+func (b *build) revive(ctx context.Context) error {
+	defer b.Timeline.Begin("revive")()
+	ctx, cancel := context.WithTimeoutCause(ctx, reviveLimit, &timeoutError{"the VMs did not revive", reviveLimit})
+	defer cancel()
+	// Until both QEMUs hold the files open nobody may replace or remove them.
+	unlock, err := image.NewStore(b.StateDir).LockShared(ctx, b.Image)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir := b.image.Path(b.image.State.Dir)
+	controller, windows := pair.Machines(b.image, b.profile, b.image.State.Accel, b.QEMU, dir, true)
+	if err := pair.CheckIdentity(b.image, controller, windows); err != nil {
+		return err
+	}
+	b.pair, err = pair.Revive(ctx, pair.Config{
+		Controller: controller, Guest: windows, StateDir: dir, LogDir: b.run.LogDir(),
+		Timeline: b.Timeline, Log: b.Log,
+	})
+	return err
+}
+
+// runCommand is the work of Run.
+func (b *build) runCommand(ctx context.Context) error {
+	exit, err := b.command(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	return b.collect(exit)
+}
+
+func (b *build) connect(ctx context.Context) error {
+	defer b.Timeline.Begin("channel")()
+	ctx, cancel := context.WithTimeoutCause(ctx, channelLimit, &timeoutError{"the controller agent did not answer", channelLimit})
+	defer cancel()
+	shares := export.Shares{Store: b.store, Outputs: b.outputs, Xchg: b.xchg}
+	var err error
+	if b.session, err = session.Dial(ctx, b.pair.Link(), shares, b.Version, b.Log); err != nil {
+		return err
+	}
+	end := b.Timeline.Begin("attach shares")
+	defer end()
+	return b.session.Attach(ctx)
+}
+
+// cleanUp leaves nothing behind but what was asked to be kept.
+func (b *build) cleanUp() error {
+	defer b.Timeline.Begin("teardown")()
+	if b.session != nil {
+		b.session.Abort()
+	}
+	if b.pair != nil {
+		b.pair.Kill()
+	}
+	var errs []error
+	for _, fs := range []*hostfs.FS{b.outputs, b.xchg} {
+		if fs != nil {
+			errs = append(errs, fs.Close())
+		}
+	}
+	if b.store != nil {
+		errs = append(errs, b.store.Close())
+	}
+	if b.run == nil {
+		return errors.Join(errs...)
+	}
+	if b.KeepFailed && !b.succeeded {
+		b.result.Kept = b.run.Keep()
+		return errors.Join(errs...)
+	}
+	errs = append(errs, b.removeJob(), b.run.Remove())
+	return errors.Join(errs...)
+}

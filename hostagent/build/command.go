@@ -1,0 +1,230 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"winvm/hostagent/event"
+	"winvm/hostagent/job"
+	"winvm/hostagent/session"
+	"winvm/transport/agentrpc"
+)
+
+// writeJob puts the job file where winvm-run.exe will find it.
+func (b *build) writeJob() error {
+	j := job.Job{
+		Dir:  b.Dir,
+		Args: b.Args,
+		Env:  append([]string{"out=" + b.profile.StorePath(b.outName())}, b.Env...),
+	}
+	data, err := j.Encode()
+	if err != nil {
+		return &Error{Status: StatusCantRun, Err: err}
+	}
+	b.jobDir = filepath.Join(b.xchgDir, job.Dir, b.run.ID)
+	if err := os.MkdirAll(b.jobDir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(b.jobDir, "job"), data, 0o644)
+}
+
+// removeJob removes what winvm left in the user's xchg.
+func (b *build) removeJob() error {
+	if b.jobDir == "" {
+		return nil
+	}
+	err := os.RemoveAll(b.jobDir)
+	_ = os.Remove(filepath.Dir(b.jobDir)) // unless another build's is in it
+	return err
+}
+
+// command runs the command and returns both of its exit codes, compared.
+func (b *build) command(ctx context.Context) (job.Exit, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if b.Timeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, b.Timeout, &timeoutError{"the command has run", b.Timeout})
+		defer stop()
+	}
+	silence := newSilence(b.MaxSilent, cancel)
+	defer silence.stop()
+	go b.watch(ctx, cancel) // ends with ctx, which this function ends
+
+	if err := b.writeJob(); err != nil {
+		return job.Exit{}, err
+	}
+	b.Report.Stage("command", "%s", b.Args[0])
+	end := b.Timeline.Begin("command")
+	first := sync.OnceFunc(func() { b.Timeline.Mark("first output") })
+	exit, err := b.session.Run(ctx, session.Exec{
+		ExecStart: agentrpc.ExecStart{Attach: b.image.State.Runner},
+		Line:      b.profile.XchgPath(filepath.Join(job.Dir, b.run.ID)),
+		Stdout:    b.output("stdout", b.Stdout),
+		Stderr:    b.output("stderr", b.Stderr),
+		OnOutput: func() {
+			first()
+			silence.reset()
+		},
+	})
+	end()
+	var late *timeoutError
+	switch cause := context.Cause(ctx); {
+	case errors.As(cause, &late):
+		return job.Exit{}, &Error{Status: StatusTimeout, Err: late}
+	case err != nil && cause != nil:
+		return job.Exit{}, fmt.Errorf("the command's exit is unknown: %w", cause)
+	case err != nil:
+		return job.Exit{}, fmt.Errorf("the command's exit is unknown: %w", err)
+	case exit.Status == nil:
+		return job.Exit{}, failed("the command's exit is unknown: there was no SSH exit status")
+	}
+	return b.exitFile(*exit.Status)
+}
+
+// watch ends the command when something else goes wrong in the controller.
+func (b *build) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	r, err := b.session.Agent.Watch(ctx)
+	if err == nil && r.Failure != "" {
+		cancel(errors.New(r.Failure))
+	}
+	if err == nil {
+		return
+	}
+	select {
+	case <-b.session.Done():
+		cancel(fmt.Errorf("the session with the controller agent ended: %w", b.session.Err()))
+	case <-ctx.Done():
+	}
+}
+
+// exitFile reads what winvm-run.exe wrote and compares it with the SSH status.
+func (b *build) exitFile(status uint32) (job.Exit, error) {
+	dir, err := os.Open(b.jobDir)
+	if err != nil {
+		return job.Exit{}, err
+	}
+	defer func() { _ = dir.Close() }()
+	// What lies there is the guest's: no links are followed, no device is opened.
+	fd, err := unix.Openat(int(dir.Fd()), "exit", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, err)
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(b.jobDir, "exit"))
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, job.MaxExit+1))
+	if err != nil {
+		return job.Exit{}, err
+	}
+	exit, err := job.ParseExit(data)
+	if err != nil {
+		return job.Exit{}, err
+	}
+	if exit.Stage == job.StageDone && !exit.Agrees(status, b.profile.ExitBits) {
+		return job.Exit{}, failed("the exit codes disagree: %d by SSH, %d in the exit file", status, exit.Code)
+	}
+	return exit, nil
+}
+
+// output makes w take a stream of the command's output, and the events too.
+func (b *build) output(stream string, w io.Writer) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		b.Report.Output(stream, p)
+		if w == nil {
+			return len(p), nil
+		}
+		return w.Write(p)
+	})
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A silence ends a command that says nothing for too long.
+type silence struct {
+	after time.Duration
+	timer *time.Timer
+}
+
+func newSilence(after time.Duration, cancel context.CancelCauseFunc) *silence {
+	s := &silence{after: after}
+	if after > 0 {
+		s.timer = time.AfterFunc(after, func() { cancel(&timeoutError{"the command has been silent", after}) })
+	}
+	return s
+}
+
+func (s *silence) reset() {
+	if s.timer != nil {
+		s.timer.Reset(s.after)
+	}
+}
+
+func (s *silence) stop() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// flush returns when everything that was written is on the host.
+func (b *build) flush(ctx context.Context) error {
+	defer b.Timeline.Begin("flush")()
+	b.Report.Stage("flush", "")
+	ctx, cancel := context.WithTimeoutCause(ctx, flushLimit, &timeoutError{"flushing has taken", flushLimit})
+	defer cancel()
+	if err := b.session.Agent.Sync(ctx); err != nil {
+		return failed("what the command wrote could not be flushed: %w", err)
+	}
+	return nil
+}
+
+// collect turns the exit into a result and moves the outputs to their place.
+func (b *build) collect(exit job.Exit) error {
+	defer b.Timeline.Begin("collect")()
+	switch {
+	case exit.Stage == job.StageJob:
+		return failed("winvm-run.exe could not read the job (Windows error %d)", exit.Error)
+	case exit.Stage == job.StageCwd:
+		return &Error{Status: StatusCantRun, Err: fmt.Errorf("the guest has no directory %q to run the command in (Windows error %d)", b.Dir, exit.Error)}
+	case exit.NotFound():
+		return &Error{Status: StatusNotFound, Err: fmt.Errorf("command not found in the guest: %s", b.Args[0])}
+	case exit.Stage == job.StageSpawn:
+		return &Error{Status: StatusCantRun, Err: fmt.Errorf("the guest can't run %s (Windows error %d)", b.Args[0], exit.Error)}
+	}
+	b.result.ExitCode = &exit.Code
+	b.result.Status = statusOf(exit.Code)
+	if exit.Code != 0 {
+		b.Report.Tell(event.KindStage, "the command exited with %d (0x%x)", exit.Code, exit.Code)
+		return nil
+	}
+	err := b.moveOutput()
+	b.succeeded = err == nil
+	return err
+}
+
+// moveOutput gives the output its place, whole or not at all.
+func (b *build) moveOutput() error {
+	if b.Out == "" {
+		return nil
+	}
+	made := filepath.Join(b.staging, b.outName())
+	if _, err := os.Lstat(made); errors.Is(err, os.ErrNotExist) {
+		b.result.ExitCode = nil
+		return failed("the command succeeded but left no output: nothing was written to $out, %s in the guest", b.profile.StorePath(b.outName()))
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, b.Out, unix.RENAME_NOREPLACE)
+	if err != nil {
+		return failed("moving the output to %s: %w", b.Out, err)
+	}
+	b.result.Out = b.Out
+	return nil
+}

@@ -1,0 +1,193 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"sort"
+	"strings"
+)
+
+// ErrUnknown is wrapped by the error for a profile that does not exist.
+var ErrUnknown = errors.New("no such guest profile")
+
+// A Profile says how one kind of guest is installed, started and driven.
+type Profile struct {
+	Name    string
+	Summary string
+	// Recipe names the recipe that builds the guest's disk (package recipe); ""
+	// is a guest that is installed from its vendor's medium.
+	Recipe string
+
+	Machine Machine
+	SSH     SSH
+	SMB     SMB
+	Drives  []Drive
+
+	// RunnerPath is where winvm-run.exe is put on the guest's own disk.
+	RunnerPath string
+	// InstallRunner are commands that put it there from drive X:.
+	InstallRunner []string
+	// WarmUp are commands run once before the suspend, so that what they load is
+	// in memory at every revive.
+	WarmUp []string
+	// ExitBits is how many bits of an exit code the guest's SSH server passes on:
+	// 32 for Windows, 8 where a Unix process stands in between. The whole code
+	// comes in the runner's file; the two are compared in these bits.
+	ExitBits int
+}
+
+// Machine is the hardware a guest is made for. Memory and CPUs are defaults.
+type Machine struct {
+	MemoryMiB  int
+	MinMemory  int
+	CPUs       int
+	MaxCPUs    int
+	CPUModel   map[string]string // by accelerator
+	Append     string            // kernel command line, for guests that boot a kernel directly
+	VGAMemMiB  int
+	BootLimitS int // seconds until a boot without an SSH server is given up
+}
+
+// SSH says how commands get in.
+type SSH struct {
+	Port int
+	User string
+}
+
+// SMB says what the guest's SMB client speaks.
+type SMB struct{ MinProtocol string }
+
+// A Drive maps a letter to a directory of a share.
+type Drive struct {
+	Letter string // one of D to Z
+	Share  string // nixstore or xchg
+	Path   string // below the share, with '/', "" for all of it
+}
+
+// The addresses on the private link. It connects the two VMs of a pair and nothing
+// else, so every pair has the same.
+const (
+	GuestIPv4      = "192.168.0.1"
+	ControllerIPv4 = "192.168.0.2"
+	GuestIPv6      = "fd77:696e:766d::1"
+	ControllerIPv6 = "fd77:696e:766d::2"
+	GuestMAC       = "52:54:00:77:76:01"
+	ControllerMAC  = "52:54:00:77:76:02"
+)
+
+// The shares as the controller exports them.
+const (
+	ShareStore = "nixstore"
+	ShareXchg  = "xchg"
+)
+
+var profiles = map[string]Profile{"wine": wine}
+
+// Names lists the profiles.
+func Names() []string {
+	out := make([]string, 0, len(profiles))
+	for n := range profiles {
+		out = append(out, n)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// Find returns the profile of that name.
+func Find(name string) (Profile, error) {
+	p, ok := profiles[name]
+	if !ok {
+		return Profile{}, fmt.Errorf("%w: %q (there are: %s)", ErrUnknown, name, strings.Join(Names(), ", "))
+	}
+	return p, p.Validate()
+}
+
+// Validate checks what the other packages rely on.
+func (p Profile) Validate() error {
+	var errs []error
+	if err := CheckDrives(p.Drives); err != nil {
+		errs = append(errs, err)
+	}
+	for _, share := range []string{ShareStore, ShareXchg} {
+		if _, ok := p.DriveOf(share); !ok {
+			errs = append(errs, fmt.Errorf("no drive maps the whole of share %s", share))
+		}
+	}
+	if p.ExitBits != 8 && p.ExitBits != 32 {
+		errs = append(errs, fmt.Errorf("exit codes of %d bits", p.ExitBits))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("guest profile %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// drivePath is what a drive's path is made of: nothing that a shell of the guest
+// or Windows reads in another way (store paths can have a '?', Windows can't).
+var drivePath = regexp.MustCompile(`^[A-Za-z0-9._+=/-]+$`)
+
+// CheckDrives says what is wrong with a table of drives: letters that are taken
+// twice or reserved (A: and B: are floppies, C: is the system's disk), shares that
+// do not exist, paths that leave the share.
+func CheckDrives(drives []Drive) error {
+	var errs []error
+	seen := map[string]bool{}
+	for _, d := range drives {
+		l := strings.ToUpper(d.Letter)
+		switch {
+		case len(l) != 1 || l < "A" || l > "Z":
+			errs = append(errs, fmt.Errorf("drive %q: a drive letter is one letter from D to Z", d.Letter))
+			continue
+		case l <= "C":
+			errs = append(errs, fmt.Errorf("drive %s: is reserved (A: and B: are floppies, C: is the system's disk)", l))
+		case seen[l]:
+			errs = append(errs, fmt.Errorf("drive %s: is mapped twice", l))
+		}
+		seen[l] = true
+		if d.Share != ShareStore && d.Share != ShareXchg {
+			errs = append(errs, fmt.Errorf("drive %s: no share %q (there are %s and %s)", l, d.Share, ShareStore, ShareXchg))
+		}
+		if d.Path != "" && (path.Clean("/"+d.Path) != "/"+d.Path || !drivePath.MatchString(d.Path)) {
+			errs = append(errs, fmt.Errorf("drive %s: path %q is not a clean path below the share, of letters, digits and ._+=-", l, d.Path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// DriveOf returns the letter that maps the whole of a share.
+func (p Profile) DriveOf(share string) (string, bool) {
+	for _, d := range p.Drives {
+		if d.Share == share && d.Path == "" {
+			return strings.ToUpper(d.Letter), true
+		}
+	}
+	return "", false
+}
+
+// StorePath is what a path below the store directory is called in the guest:
+// StorePath("a-1/b") is S:\a-1\b.
+func (p Profile) StorePath(rel string) string { return p.guestPath(ShareStore, rel) }
+
+// XchgPath is what a path below xchg is called in the guest.
+func (p Profile) XchgPath(rel string) string { return p.guestPath(ShareXchg, rel) }
+
+func (p Profile) guestPath(share, rel string) string {
+	l, _ := p.DriveOf(share)
+	return l + `:\` + strings.ReplaceAll(rel, "/", `\`)
+}
+
+// MapCommands are the commands that map the profile's drives, the same on every
+// Windows.
+func (p Profile) MapCommands(user, password string) []string {
+	out := make([]string, len(p.Drives))
+	for i, d := range p.Drives {
+		unc := `\\` + ControllerIPv4 + `\` + d.Share
+		if d.Path != "" {
+			unc += `\` + strings.ReplaceAll(d.Path, "/", `\`)
+		}
+		out[i] = fmt.Sprintf("net use %s: %s %s /user:%s /persistent:no", strings.ToUpper(d.Letter), unc, password, user)
+	}
+	return out
+}

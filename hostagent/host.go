@@ -1,0 +1,152 @@
+package hostagent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"winvm/hostagent/accel"
+	"winvm/hostagent/build"
+	"winvm/hostagent/event"
+	"winvm/hostagent/image"
+	"winvm/hostagent/image/recipe"
+	"winvm/hostagent/install"
+	"winvm/hostagent/pair"
+	"winvm/hostagent/qemu"
+	"winvm/hostagent/rundir"
+	"winvm/hostagent/suspend"
+)
+
+// Files among the helpers.
+const (
+	agentFile  = "controlleragent"
+	runnerFile = "winvm-run.exe"
+)
+
+// A Host is where and with what everything is done.
+type Host struct {
+	StateDir   string
+	CacheDir   string
+	LibexecDir string
+	QEMU       string // binary
+	Accel      string // auto, kvm or tcg
+	Version    string
+	Report     *event.Reporter
+	Log        *slog.Logger
+}
+
+// Images is the store of images.
+func (h *Host) Images() *image.Store { return image.NewStore(h.StateDir) }
+
+// CreateOptions say what image to create.
+type CreateOptions struct {
+	Name, Guest     string
+	MemoryMiB, CPUs int
+	Rebuild         bool
+}
+
+// CreateImage installs and suspends. What is done already is not done again.
+func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, error) {
+	if err := image.CheckName(o.Name); err != nil {
+		return nil, err
+	}
+	if _, err := h.helpers(); err != nil { // before the long part
+		return nil, err
+	}
+	version, err := qemu.Version(ctx, h.QEMU)
+	if err != nil {
+		return nil, err
+	}
+	i, err := install.Install(ctx, install.Config{
+		Store: h.Images(), CacheDir: h.CacheDir, Name: o.Name, Guest: o.Guest,
+		MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Rebuild: o.Rebuild, Report: h.Report, Log: h.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := i.Check(version); err == nil && h.current(i) {
+		h.Report.Stage("done", "image %s is there and suspended already", i.Name)
+		return i, nil
+	}
+	return i, h.suspend(ctx, i)
+}
+
+// current reports whether the image's state was made by this hostagent's helpers.
+func (h *Host) current(i *image.Image) bool {
+	d, err := image.Describe(filepath.Join(h.LibexecDir, agentFile))
+	return err == nil && d.SHA256 == i.State.Agent
+}
+
+// Suspend redoes stage 2 of an image.
+func (h *Host) Suspend(ctx context.Context, name string) (*image.Image, error) {
+	i, err := h.Images().Load(name)
+	if err != nil {
+		return nil, err
+	}
+	return i, h.suspend(ctx, i)
+}
+
+func (h *Host) suspend(ctx context.Context, i *image.Image) error {
+	helpers, err := h.helpers()
+	if err != nil {
+		return err
+	}
+	version, err := qemu.Version(ctx, h.QEMU)
+	if err != nil {
+		return err
+	}
+	h.Report.Stage("suspend", "looking for an accelerator")
+	acc, err := h.Accelerator(ctx, i.Path(pair.Controller, recipe.Kernel))
+	if err != nil {
+		return err
+	}
+	h.Report.Tell(event.KindStage, "%s: %s", acc.Accel, acc.Reason)
+	run, err := rundir.New(h.StateDir)
+	if err != nil {
+		return err
+	}
+	err = suspend.Suspend(ctx, suspend.Config{
+		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel),
+		Agent: helpers[agentFile], Runner: helpers[runnerFile], Build: h.Version,
+		WorkDir: run.LogDir(), Report: h.Report, Log: h.Log,
+	})
+	if err != nil && ctx.Err() == nil {
+		run.KeepLogs()
+	}
+	if e := run.Remove(); err == nil {
+		err = e
+	}
+	if err == nil {
+		h.Report.Stage("done", "image %s is suspended", i.Name)
+	}
+	return err
+}
+
+// Accelerator finds out what runs VMs here; the answer is remembered.
+func (h *Host) Accelerator(ctx context.Context, kernel string) (accel.Result, error) {
+	return accel.Probe(ctx, accel.Config{
+		Want: h.Accel, Kernel: kernel, Binary: h.QEMU,
+		Cache: filepath.Join(h.CacheDir, "accelerator.json"), Logger: h.Log,
+	})
+}
+
+// helpers finds the programs that go into the VMs.
+func (h *Host) helpers() (map[string]string, error) {
+	out := map[string]string{}
+	for _, f := range []string{agentFile, runnerFile} {
+		p := filepath.Join(h.LibexecDir, f)
+		if _, err := os.Stat(p); err != nil {
+			return nil, fmt.Errorf("helper program %s: %w; `make build` puts it beside hostagent, WINVM_LIBEXEC_DIR names another place", f, err)
+		}
+		out[f] = p
+	}
+	return out, nil
+}
+
+// Build runs a command in a revived pair.
+func (h *Host) Build(ctx context.Context, c build.Config) (build.Result, error) {
+	c.StateDir, c.QEMU, c.Version, c.Report, c.Log = h.StateDir, h.QEMU, h.Version, h.Report, h.Log
+	return build.Run(ctx, c)
+}

@@ -1,0 +1,84 @@
+package pair
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"winvm/hostagent/guest"
+	"winvm/hostagent/image"
+	"winvm/hostagent/image/recipe"
+	"winvm/hostagent/qemu"
+)
+
+// Names of the VMs, of their directories in an image, and of the controller's port.
+const (
+	Controller = "controller"
+	Guest      = "guest"
+	Port       = "winvm.rpc"
+)
+
+// controllerMemoryMiB is enough for the kernel, smbd, the agent and some page
+// cache: the controller has no swap, and its memory file costs what is touched.
+const controllerMemoryMiB = 512
+
+// controllerAppend is the controller kernel's command line. lpj, tsc: no
+// calibration, which takes long under emulation.
+const controllerAppend = "console=ttyS0 quiet panic=-1 no_timer_check"
+
+// screenMiB is the video memory for a text screen.
+const screenMiB = 1
+
+// Machines describes both VMs of an image as they are when its state is saved into
+// or loaded from stateDir. It is a pure function of its arguments.
+func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, incoming bool) (controller, windows qemu.Machine) {
+	common := func(name string) qemu.Machine {
+		return qemu.Machine{
+			Binary:   binary,
+			Name:     name,
+			Accel:    qemu.Accel(accel),
+			Kernel:   i.Path(name, recipe.Kernel),
+			Initrd:   filepath.Join(stateDir, name+".initrd"),
+			Drives:   []qemu.Drive{{ID: "root", File: i.Path(name, recipe.Root), Format: "raw", ReadOnly: true}},
+			Memory:   qemu.Memory{File: filepath.Join(stateDir, name+".memory"), Shared: !incoming},
+			Incoming: incoming,
+		}
+	}
+	controller = common(Controller)
+	controller.SMP = 1
+	controller.CPU = controllerCPU[accel]
+	controller.Memory.MiB = controllerMemoryMiB
+	controller.Append = controllerAppend
+	controller.NIC = &qemu.NIC{MAC: guest.ControllerMAC}
+	controller.Ports = []qemu.Port{{Name: Port}}
+
+	windows = common(Guest)
+	windows.SMP = i.CPUs
+	windows.CPU = p.Machine.CPUModel[accel]
+	windows.Memory.MiB = i.MemoryMiB
+	windows.Append = p.Machine.Append
+	windows.NIC = &qemu.NIC{MAC: guest.GuestMAC}
+	windows.VGAMemMiB = screenMiB
+	return controller, windows
+}
+
+// controllerCPU is the controller's CPU model by accelerator.
+var controllerCPU = map[string]string{"tcg": "qemu64", "kvm": "host"}
+
+// CheckIdentity refuses to revive an image as other machines than were suspended.
+func CheckIdentity(i *image.Image, controller, windows qemu.Machine) error {
+	if err := i.CheckIdentity(Controller, i.State.Controller, controller.Identity()); err != nil {
+		return err
+	}
+	return i.CheckIdentity(Guest, i.State.Guest, windows.Identity())
+}
+
+// CheckSize refuses sizes that a profile can't have.
+func CheckSize(p guest.Profile, memoryMiB, cpus int) error {
+	if memoryMiB < p.Machine.MinMemory || memoryMiB > qemu.MaxMemoryMiB {
+		return fmt.Errorf("--memory %d: guest %s needs at least %d MiB", memoryMiB, p.Name, p.Machine.MinMemory)
+	}
+	if cpus < 1 || cpus > p.Machine.MaxCPUs {
+		return fmt.Errorf("--cpus %d: guest %s can have 1 to %d", cpus, p.Name, p.Machine.MaxCPUs)
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+// Package suspend is stage 2: it boots both VMs of an installed image, lets the
+// controller log in to the guest and map the drives, warms what every build needs,
+// parks winvm-run.exe, and saves the pair.
+//
+// An attempt that fails because a VM hung while it booted is repeated once: under
+// emulation one boot in some dozens does.
+package suspend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"winvm/hostagent/event"
+	"winvm/hostagent/export"
+	"winvm/hostagent/guest"
+	"winvm/hostagent/hostfs"
+	"winvm/hostagent/image"
+	"winvm/hostagent/image/recipe"
+	"winvm/hostagent/install"
+	"winvm/hostagent/nixstore"
+	"winvm/hostagent/pair"
+	"winvm/hostagent/session"
+	"winvm/transport/agentrpc"
+)
+
+// Runner is the name that winvm-run.exe is parked under.
+const Runner = "runner"
+
+// runnerFile is the program's name among the helper files and on drive X:.
+const runnerFile = "winvm-run.exe"
+
+// Limits of a step. Under emulation each takes a few seconds.
+const (
+	controllerBoot = 90 * time.Second
+	commandLimit   = 3 * time.Minute
+	saveLimit      = 2 * time.Minute
+)
+
+// Config says what to suspend and with what.
+type Config struct {
+	Store   *image.Store
+	Image   *image.Image
+	QEMU    string // binary
+	Version string // QEMU's
+	Accel   string
+	Agent   string // path of the controller agent
+	Runner  string // path of winvm-run.exe
+	Build   string // this program's version
+	WorkDir string // for temporary files; removed by the caller
+	Report  *event.Reporter
+	Log     *slog.Logger
+}
+
+// Suspend gives the image a new suspended state.
+func Suspend(ctx context.Context, c Config) error {
+	p, err := guest.Find(c.Image.Guest)
+	if err != nil {
+		return err
+	}
+	agent, err := os.ReadFile(c.Agent)
+	if err != nil {
+		return fmt.Errorf("the controller agent's program: %w", err)
+	}
+	digest, err := image.Describe(c.Agent)
+	if err != nil {
+		return err
+	}
+	secrets, err := install.ReadSecrets(c.Image)
+	if err != nil {
+		return err
+	}
+	return c.Store.Replace(ctx, c.Image, func(dir string) (image.State, error) {
+		a := &attempt{Config: c, profile: p, secrets: secrets, dir: dir}
+		if err := a.writeInitrds(agent); err != nil {
+			return image.State{}, err
+		}
+		err := a.run(ctx)
+		if errors.Is(err, errBoot) && ctx.Err() == nil {
+			c.Report.Tell(event.KindWarning, "%v; trying once more", err)
+			err = a.run(ctx)
+		}
+		a.state.Agent = digest.SHA256
+		return a.state, err
+	})
+}
+
+// errBoot is wrapped by the error of a VM that did not come up.
+var errBoot = errors.New("boot failed")
+
+// An attempt is one boot and save.
+type attempt struct {
+	Config
+	profile guest.Profile
+	secrets install.Secrets
+	dir     string // of the state
+	state   image.State
+}
+
+func (a *attempt) writeInitrds(agent []byte) error {
+	files, err := controllerFiles(agent, a.profile, a.secrets)
+	if err != nil {
+		return err
+	}
+	for vm, f := range map[string]map[string]file{pair.Controller: files, pair.Guest: guestFiles(a.secrets)} {
+		if err := appendInitrd(a.Image.Path(vm, recipe.Initrd), filepath.Join(a.dir, vm+".initrd"), f); err != nil {
+			return fmt.Errorf("initrd of the %s: %w", vm, err)
+		}
+	}
+	return nil
+}
+
+func (a *attempt) run(ctx context.Context) (err error) {
+	controller, windows := pair.Machines(a.Image, a.profile, a.Accel, a.QEMU, a.dir, false)
+	for _, vm := range []string{pair.Controller, pair.Guest} { // of a first attempt
+		_ = os.Remove(filepath.Join(a.dir, vm+".memory"))
+		_ = os.Remove(filepath.Join(a.dir, vm+".state"))
+	}
+	a.state = image.State{
+		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, Runner: Runner,
+		Controller: controller.Identity(), Guest: windows.Identity(),
+	}
+	cfg := pair.Config{Controller: controller, Guest: windows, StateDir: a.dir, LogDir: a.WorkDir, Log: a.Log}
+	a.Report.Stage("suspend", "booting both VMs (%s)", a.Accel)
+	p, err := pair.Boot(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer p.Kill()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() { // ends with ctx, which this function ends
+		select {
+		case <-p.Failed():
+			cancel(p.Err())
+		case <-ctx.Done():
+		}
+	}()
+	if err := a.prepare(ctx, p); err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+		return fmt.Errorf("%w%s", err, p.Describe(context.WithoutCancel(ctx), a.WorkDir))
+	}
+	a.Report.Stage("suspend", "saving both VMs")
+	ctx, cancelSave := context.WithTimeout(ctx, saveLimit)
+	defer cancelSave()
+	if err := p.Save(ctx, cfg); err != nil {
+		return err
+	}
+	a.Report.Stage("suspend", "writing the image to disk")
+	return nil
+}
+
+// prepare brings the pair to the point at which it is saved.
+func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
+	shares, err := a.shares()
+	if err != nil {
+		return err
+	}
+	dialing, cancel := context.WithTimeout(ctx, controllerBoot)
+	defer cancel()
+	s, err := session.Dial(dialing, p.Link(), shares, a.Build, a.Log)
+	if err != nil {
+		return fmt.Errorf("%w: the controller VM: %w", errBoot, err)
+	}
+	defer s.Abort()
+	if err := s.Attach(ctx); err != nil {
+		return err
+	}
+	a.Report.Stage("suspend", "controller is up; waiting for the guest's SSH server")
+	booting, cancel := context.WithTimeout(ctx, time.Duration(a.profile.Machine.BootLimitS)*time.Second)
+	defer cancel()
+	if _, err := s.WaitGuest(booting, nil); err != nil {
+		return fmt.Errorf("%w: %w", errBoot, err)
+	}
+	a.Report.Stage("suspend", "guest is up; mapping drives")
+	if err := a.commands(ctx, s, a.profile.MapCommands(a.secrets.SMBUser, a.secrets.SMBPassword)); err != nil {
+		return err
+	}
+	a.Report.Stage("suspend", "warming up")
+	if err := a.commands(ctx, s, append(a.profile.InstallRunner, a.profile.WarmUp...)); err != nil {
+		return err
+	}
+	if err := a.park(ctx, s); err != nil {
+		return err
+	}
+	return s.Quiesce(ctx)
+}
+
+// shares are an empty store and an xchg with the runner.
+func (a *attempt) shares() (export.Shares, error) {
+	xchg := filepath.Join(a.WorkDir, "xchg")
+	empty := filepath.Join(a.WorkDir, "store")
+	for _, d := range []string{xchg, empty} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return export.Shares{}, err
+		}
+	}
+	if err := copyFile(a.Runner, filepath.Join(xchg, runnerFile)); err != nil {
+		return export.Shares{}, fmt.Errorf("the program that starts commands in the guest: %w", err)
+	}
+	tree, err := hostfs.New(hostfs.Config{Root: xchg, Logger: a.Log})
+	if err != nil {
+		return export.Shares{}, err
+	}
+	store, err := nixstore.New(empty, nil)
+	if err != nil {
+		return export.Shares{}, err
+	}
+	return export.Shares{Store: store, Xchg: tree}, nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// commands runs commands in the guest one after the other; each must succeed.
+func (a *attempt) commands(ctx context.Context, s *session.Session, list []string) error {
+	for _, c := range list {
+		said := &strings.Builder{}
+		limited, cancel := context.WithTimeout(ctx, commandLimit)
+		exit, err := s.Run(limited, session.Exec{ExecStart: agentrpc.ExecStart{Command: c}, Stdout: said, Stderr: said})
+		cancel()
+		shown := strings.ReplaceAll(c, a.secrets.SMBPassword, "********")
+		if err != nil {
+			return fmt.Errorf("in the guest: %s: %w: %s", shown, err, said)
+		}
+		if exit.Status == nil || *exit.Status != 0 {
+			return fmt.Errorf("in the guest: %s: exit status %d: %s", shown, *exit.Status, strings.TrimSpace(said.String()))
+		}
+		a.Log.Debug("in the guest", "command", shown, "said", said.String())
+	}
+	return nil
+}
+
+// park starts winvm-run.exe and leaves it waiting for a job.
+func (a *attempt) park(ctx context.Context, s *session.Session) error {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	exit, err := s.Run(ctx, session.Exec{ExecStart: agentrpc.ExecStart{Command: a.profile.RunnerPath, Park: Runner}})
+	if err != nil {
+		return fmt.Errorf("starting %s in the guest: %w", a.profile.RunnerPath, err)
+	}
+	if want := "winvm-run 1 ready"; exit.Line != want {
+		return fmt.Errorf("%s in the guest said %q instead of %q", a.profile.RunnerPath, exit.Line, want)
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package vm
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a child that dies with this process.
+type process struct {
+	cmd    *exec.Cmd
+	stderr *ring
+	exited chan struct{} // closed when the child has been reaped
+}
+
+// startProcess starts argv with extra as its descriptors from 3 on.
+func startProcess(binary string, args []string, extra []*os.File) (*process, error) {
+	p := &process{stderr: &ring{size: stderrRing}, exited: make(chan struct{})}
+	p.cmd = exec.Command(binary, args...)
+	p.cmd.Dir = "/"
+	p.cmd.Stdout, p.cmd.Stderr = p.stderr, p.stderr
+	p.cmd.ExtraFiles = extra
+	p.cmd.WaitDelay = time.Second // if something else holds its standard error
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig: syscall.SIGKILL,
+		Setpgid:   true, // a terminal's Ctrl-C is for us, not for QEMU
+	}
+	started := make(chan error, 1)
+	go func() {
+		// PDEATHSIG is sent when the thread that forked ends, not the process. So
+		// that thread is this goroutine's alone, and waits here for as long as the
+		// child lives. It isn't unlocked: the thread then ends with the goroutine.
+		runtime.LockOSThread()
+		defer close(p.exited)
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // what there is to know is in ProcessState
+		}
+	}()
+	if err := <-started; err != nil {
+		<-p.exited
+		return nil, fmt.Errorf("start %s: %w (is QEMU installed? Debian: qemu-system-x86)", binary, err)
+	}
+	// A core dump would hold what the guest has in memory.
+	_ = unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// kill sends SIGKILL; it doesn't wait.
+func (p *process) kill() { _ = p.cmd.Process.Kill() }
+
+// state is how the child ended; only after exited is closed.
+func (p *process) state() *os.ProcessState { return p.cmd.ProcessState }
