@@ -1,0 +1,274 @@
+// Package sshexec holds the one SSH connection to the guest and runs commands
+// over it.
+//
+// The connection is made once, before the suspend, and lives on through it: the
+// TCP state of both ends is in the snapshot pair. So nothing in here may depend on
+// time passing: no keep-alives, no idle limits, no deadlines on the connection once
+// the handshake is done. Go's TCP keep-alive is switched off for the same reason:
+// after a revive the guest's clock and ours have both stood still, but a probe in
+// flight at the wrong moment would only cost a retransmission.
+//
+// A command can be parked: it was started before the suspend, said its first
+// line, and waits for input. A build then needs no SSH channel, no shell and no new
+// process to get going.
+package sshexec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"winvm/transport/agentrpc"
+)
+
+// Timing of one attempt to connect. The guest is one hop away on a link without
+// loss; what takes time is a guest that is still booting.
+const (
+	dialTimeout      = 2 * time.Second
+	handshakeTimeout = 20 * time.Second // key exchange under emulation takes seconds
+	retryDelay       = 100 * time.Millisecond
+)
+
+// A Guest is the SSH connection to the guest and the commands on it.
+type Guest struct {
+	cfg       agentrpc.GuestConfig
+	clientCfg *ssh.ClientConfig
+	log       *slog.Logger
+
+	ctx    context.Context // of the attempts to connect; ends with Close
+	cancel context.CancelFunc
+	trying sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows
+	closed     bool
+	connecting chan struct{} // nil: nobody tries to connect
+	client     *ssh.Client
+	remote     string
+	local      string
+	state      string
+	parked     map[string]*process
+	lost       chan error // one error of the connection that ended last
+}
+
+// New checks the configuration. It does not connect.
+func New(cfg agentrpc.GuestConfig, log *slog.Logger) (*Guest, error) {
+	signer, err := ssh.ParsePrivateKey([]byte(cfg.PrivateKey))
+	if err != nil {
+		return nil, fmt.Errorf("guest's private key: %w", err)
+	}
+	hostKey, _, _, _, err := ssh.ParseAuthorizedKey([]byte(cfg.HostKey))
+	if err != nil {
+		return nil, fmt.Errorf("guest's host key: %w", err)
+	}
+	if len(cfg.Addresses) == 0 || cfg.Port < 1 || cfg.Port > 65535 || cfg.User == "" {
+		return nil, errors.New("guest: address, port and user are needed")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Guest{
+		ctx:    ctx,
+		cancel: cancel,
+		cfg:    cfg,
+		clientCfg: &ssh.ClientConfig{
+			User:              cfg.User,
+			Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
+			HostKeyCallback:   ssh.FixedHostKey(hostKey),
+			HostKeyAlgorithms: []string{hostKey.Type()},
+		},
+		log:    log,
+		state:  "not tried yet",
+		parked: map[string]*process{},
+		lost:   make(chan error, 1),
+	}, nil
+}
+
+// State tells of the connection without trying to make one.
+func (g *Guest) State() agentrpc.GuestResponse {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return agentrpc.GuestResponse{Connected: g.client != nil, Local: g.local, Remote: g.remote, State: g.state}
+}
+
+// Connect returns when there is a connection, or with what was last seen when
+// ctx ends. Attempts go on in the background then, until Close: a key exchange
+// under emulation can take longer than one caller waits.
+func (g *Guest) Connect(ctx context.Context) agentrpc.GuestResponse {
+	select {
+	case <-g.attempt():
+	case <-ctx.Done():
+	}
+	return g.State()
+}
+
+// attempt makes sure that somebody tries to connect; the channel is closed when
+// there is a connection or the Guest was closed.
+func (g *Guest) attempt() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.connecting == nil {
+		done := make(chan struct{})
+		if g.client != nil || g.closed {
+			close(done)
+			return done
+		}
+		g.connecting = done
+		g.trying.Go(func() {
+			g.keepTrying(g.ctx)
+			g.mu.Lock()
+			g.connecting = nil
+			g.mu.Unlock()
+			close(done)
+		})
+	}
+	return g.connecting
+}
+
+func (g *Guest) keepTrying(ctx context.Context) {
+	for {
+		err := g.try(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		g.setState(describe(err))
+		t := time.NewTimer(retryDelay)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (g *Guest) setState(s string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state = s
+}
+
+// try makes one attempt over all addresses at once; the first to take the TCP
+// connection is used.
+func (g *Guest) try(ctx context.Context) error {
+	conn, err := g.dial(ctx)
+	if err != nil {
+		return err
+	}
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	sc, chans, reqs, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), g.clientCfg)
+	if !stop() && err == nil {
+		err = ctx.Err()
+		_ = sc.Close()
+	}
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("SSH to %s: %w", conn.RemoteAddr(), err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	client := ssh.NewClient(sc, chans, reqs)
+	g.mu.Lock()
+	g.client, g.local, g.remote, g.state = client, conn.LocalAddr().String(), conn.RemoteAddr().String(), "connected"
+	g.mu.Unlock()
+	go g.watch(client)
+	return nil
+}
+
+// watch forgets the connection when it ends. It ends with the connection, which
+// Close ends.
+func (g *Guest) watch(client *ssh.Client) {
+	err := client.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client == client {
+		g.client, g.local, g.remote = nil, "", ""
+		g.state = fmt.Sprintf("the SSH connection ended: %v", err)
+		g.log.Warn("SSH connection to the guest ended", "err", err)
+		select {
+		case g.lost <- err:
+		default: // nobody took the last one yet
+		}
+	}
+}
+
+// Lost delivers the error of a connection that ended without being asked to.
+func (g *Guest) Lost() <-chan error { return g.lost }
+
+type dialed struct {
+	conn net.Conn
+	err  error
+}
+
+func (g *Guest) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	results := make(chan dialed)
+	for _, a := range g.cfg.Addresses {
+		go func() {
+			c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(a, strconv.Itoa(g.cfg.Port)))
+			results <- dialed{c, err}
+		}()
+	}
+	var won net.Conn
+	var errs []error
+	for range g.cfg.Addresses {
+		r := <-results
+		switch {
+		case r.err != nil:
+			errs = append(errs, r.err)
+		case won != nil:
+			_ = r.conn.Close()
+		default:
+			won = r.conn
+			cancel()
+		}
+	}
+	if won == nil {
+		return nil, errors.Join(errs...)
+	}
+	return won, nil
+}
+
+// describe turns the errors of one attempt into one line.
+func describe(err error) string {
+	var out []byte
+	for _, b := range []byte(err.Error()) {
+		if b == '\n' {
+			out = append(out, "; "...)
+			continue
+		}
+		out = append(out, b)
+	}
+	return string(out)
+}
+
+func (g *Guest) current() (*ssh.Client, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client == nil {
+		return nil, fmt.Errorf("no SSH connection to the guest: %s", g.state)
+	}
+	return g.client, nil
+}
+
+// Close ends the connection and with it every command on it.
+func (g *Guest) Close() {
+	g.cancel()
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.trying.Wait()
+	g.mu.Lock()
+	client := g.client
+	g.client = nil
+	g.mu.Unlock()
+	if client != nil {
+		_ = client.Close()
+	}
+}
