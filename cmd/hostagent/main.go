@@ -1,0 +1,101 @@
+// Command hostagent runs Windows builds in VMs: it makes images, suspends and
+// revives them, serves files to them and collects what builds leave.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"winvm/hostagent/build"
+	"winvm/hostagent/event"
+)
+
+// version is what --version says and what the agents tell each other.
+const version = "0.1.0"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	status := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
+}
+
+// run is main without the process: it returns the exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	app := newApp(stdin, stdout, stderr)
+	err := app.RunContext(ctx, args)
+	if err == nil {
+		return 0
+	}
+	var s *statusError
+	if errors.As(err, &s) && s.err == nil {
+		return s.status
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = build.ErrInterrupted
+	}
+	if sink, ok := app.Metadata["events"].(event.Sink); ok {
+		event.NewReporter(sink).Tell(event.KindFailed, "%v", err)
+	}
+	fmt.Fprintf(stderr, "hostagent: %v\n", err)
+	switch {
+	case s != nil:
+		return s.status
+	case errors.Is(err, build.ErrInterrupted):
+		return build.StatusSignal
+	default:
+		return build.StatusFailed
+	}
+}
+
+// A statusError makes the process exit with a status; err is nil if there is
+// nothing to say beside it.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:                 "hostagent",
+		Usage:                "hermetic Windows builds on a Linux host, awake in a blink",
+		Version:              version,
+		Reader:               stdin,
+		Writer:               stdout,
+		ErrWriter:            stderr,
+		EnableBashCompletion: true,
+		Suggest:              true,
+		Metadata:             map[string]any{},
+		Flags:                globalFlags,
+		ExitErrHandler:       func(*cli.Context, error) {}, // run does
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return &statusError{status: build.StatusFailed, err: fmt.Errorf("%w; `hostagent help` shows the usage", err)}
+		},
+		CommandNotFound: func(c *cli.Context, name string) {},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return &statusError{status: build.StatusFailed, err: fmt.Errorf("no such command: %s; `hostagent help` lists them", c.Args().First())}
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			buildCommand, imageCommand, suspendCommand, shellCommand, serveCommand, doctorCommand, completionCommand,
+		},
+	}
+}
