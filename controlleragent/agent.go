@@ -127,7 +127,7 @@ func (a *agent) serveStream(ctx context.Context, h *handler, name string, conn n
 	case agentrpc.StreamExec:
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		defer stop()
-		a.guest.Serve(agentrpc.NewExecConn(conn))
+		a.guest.Serve(ctx, agentrpc.NewExecConn(conn))
 	default:
 		a.log.Warn("a stream of an unknown name was opened", "name", name)
 		_ = conn.Close()
@@ -145,6 +145,9 @@ var _ agentrpc.Handler = (*handler)(nil)
 func (h *handler) Hello(_ context.Context, r agentrpc.HelloRequest) (agentrpc.HelloResponse, error) {
 	if r.Version != agentrpc.Version {
 		return agentrpc.HelloResponse{}, fmt.Errorf("the host agent speaks version %d, the controller agent in the image %d: `hostagent suspend` brings the image up to date", r.Version, agentrpc.Version)
+	}
+	if err := reseed(r.Seed); err != nil {
+		return agentrpc.HelloResponse{}, err
 	}
 	return agentrpc.HelloResponse{Version: agentrpc.Version, Build: h.build}, nil
 }

@@ -27,6 +27,9 @@ var globalFlags = []cli.Flag{
 // newHost makes a Host from the global flags.
 func newHost(c *cli.Context) (*hostagent.Host, error) {
 	h := &hostagent.Host{QEMU: c.String("qemu"), Accel: c.String("accel"), Version: version}
+	if h.QEMU == "" { // an environment variable may be set to nothing
+		h.QEMU = qemu.DefaultBinary
+	}
 	var err error
 	if h.StateDir, err = directory(c.String("state-dir"), "XDG_STATE_HOME", ".local/state"); err != nil {
 		return nil, err
@@ -46,12 +49,11 @@ func newHost(c *cli.Context) (*hostagent.Host, error) {
 		level = slog.LevelDebug
 	}
 	h.Log = slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
-	sink := event.Text(c.App.ErrWriter, c.Bool("quiet"))
+	h.Report = event.NewReporter(event.Text(c.App.ErrWriter, c.Bool("quiet")))
 	if c.Bool("json") {
-		sink = event.JSON(c.App.Writer)
-		c.App.Metadata["events"] = sink
+		h.Report = event.NewReporter(event.JSON(c.App.Writer))
+		c.App.Metadata[reportKey] = h.Report
 	}
-	h.Report = event.NewReporter(sink)
 	return h, nil
 }
 
@@ -76,4 +78,12 @@ func oneArg(c *cli.Context, what string) (string, error) {
 		return "", fmt.Errorf("%s takes one argument, %s; it was given %d", c.Command.HelpName, what, c.NArg())
 	}
 	return c.Args().First(), nil
+}
+
+// noArgs refuses the arguments of a command that takes none.
+func noArgs(c *cli.Context) error {
+	if c.NArg() != 0 {
+		return fmt.Errorf("%s takes no arguments; it was given %q", c.Command.HelpName, c.Args().First())
+	}
+	return nil
 }

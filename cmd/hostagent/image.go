@@ -56,6 +56,9 @@ func createImage(c *cli.Context) error {
 }
 
 func listImages(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
 	h, err := newHost(c)
 	if err != nil {
 		return err
@@ -64,7 +67,7 @@ func listImages(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var metas []image.Meta
+	metas := []image.Meta{} // in JSON none is [], not null
 	for _, n := range names {
 		i, err := h.Images().Load(n)
 		if err != nil {

@@ -31,6 +31,9 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(stdin, stdout, stderr)
 	err := app.RunContext(ctx, args)
+	if name, ok := app.Metadata[unknownKey].(string); ok && err == nil {
+		err = unknown(name)
+	}
 	if err == nil {
 		return 0
 	}
@@ -41,8 +44,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = build.ErrInterrupted
 	}
-	if sink, ok := app.Metadata["events"].(event.Sink); ok {
-		event.NewReporter(sink).Tell(event.KindFailed, "%v", err)
+	if r, ok := app.Metadata[reportKey].(*event.Reporter); ok {
+		r.Tell(event.KindFailed, "%v", err)
 	}
 	fmt.Fprintf(stderr, "hostagent: %v\n", err)
 	switch {
@@ -71,6 +74,30 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.err }
 
+// What the commands tell run, in the App's metadata.
+const (
+	unknownKey = "unknown" // a command that does not exist
+	reportKey  = "report"  // where events go, with --json
+)
+
+func unknown(name string) error {
+	return &statusError{status: build.StatusFailed, err: fmt.Errorf("no such command: %s; `hostagent help` lists them", name)}
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return &statusError{status: build.StatusFailed, err: fmt.Errorf("%w; `hostagent help` shows the usage", err)}
+}
+
+// strict makes all commands return usage errors. The default is to print the help
+// to standard output, where results belong.
+func strict(commands []*cli.Command) []*cli.Command {
+	for _, c := range commands {
+		c.OnUsageError = usageError
+		strict(c.Subcommands)
+	}
+	return commands
+}
+
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
 		Name:                 "hostagent",
@@ -84,18 +111,19 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Metadata:             map[string]any{},
 		Flags:                globalFlags,
 		ExitErrHandler:       func(*cli.Context, error) {}, // run does
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return &statusError{status: build.StatusFailed, err: fmt.Errorf("%w; `hostagent help` shows the usage", err)}
-		},
-		CommandNotFound: func(c *cli.Context, name string) {},
+		OnUsageError:         usageError,
+		// Called by the help command, which then returns no error.
+		CommandNotFound: func(c *cli.Context, name string) { c.App.Metadata[unknownKey] = name },
+		// A comma in --env or --input is part of the value.
+		DisableSliceFlagSeparator: true,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return &statusError{status: build.StatusFailed, err: fmt.Errorf("no such command: %s; `hostagent help` lists them", c.Args().First())}
+				return unknown(c.Args().First())
 			}
 			return cli.ShowAppHelp(c)
 		},
-		Commands: []*cli.Command{
+		Commands: strict([]*cli.Command{
 			buildCommand, imageCommand, suspendCommand, shellCommand, serveCommand, doctorCommand, completionCommand,
-		},
+		}),
 	}
 }

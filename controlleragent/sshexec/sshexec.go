@@ -42,19 +42,19 @@ type Guest struct {
 	clientCfg *ssh.ClientConfig
 	log       *slog.Logger
 
-	ctx    context.Context // of the attempts to connect; ends with Close
-	cancel context.CancelFunc
-	trying sync.WaitGroup
+	closing context.Context // ended by Close
+	close   context.CancelFunc
+	work    sync.WaitGroup // what spawn started
 
-	mu         sync.Mutex // guards what follows
-	closed     bool
-	connecting chan struct{} // nil: nobody tries to connect
-	client     *ssh.Client
-	remote     string
-	local      string
-	state      string
-	parked     map[string]*process
-	lost       chan error // one error of the connection that ended last
+	mu     sync.Mutex // guards what follows
+	closed bool
+	trying chan struct{} // closed when the attempt under way has ended; nil: there is none
+	client *ssh.Client
+	remote string
+	local  string
+	state  string
+	parked map[string]*process
+	lost   chan error // of the connection that ended last, until there is a new one
 }
 
 // New checks the configuration. It does not connect.
@@ -70,22 +70,31 @@ func New(cfg agentrpc.GuestConfig, log *slog.Logger) (*Guest, error) {
 	if len(cfg.Addresses) == 0 || cfg.Port < 1 || cfg.Port > 65535 || cfg.User == "" {
 		return nil, errors.New("guest: address, port and user are needed")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	closing, end := context.WithCancel(context.Background())
 	return &Guest{
-		ctx:    ctx,
-		cancel: cancel,
-		cfg:    cfg,
+		closing: closing,
+		close:   end,
+		cfg:     cfg,
 		clientCfg: &ssh.ClientConfig{
 			User:              cfg.User,
 			Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
 			HostKeyCallback:   ssh.FixedHostKey(hostKey),
-			HostKeyAlgorithms: []string{hostKey.Type()},
+			HostKeyAlgorithms: algorithms(hostKey),
 		},
 		log:    log,
 		state:  "not tried yet",
 		parked: map[string]*process{},
 		lost:   make(chan error, 1),
 	}, nil
+}
+
+// algorithms returns the signatures that a host key can make. An RSA key makes
+// several; the last is for servers of Windows XP's time.
+func algorithms(hostKey ssh.PublicKey) []string {
+	if t := hostKey.Type(); t != ssh.KeyAlgoRSA {
+		return []string{t}
+	}
+	return []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256, ssh.KeyAlgoRSA}
 }
 
 // State tells of the connection without trying to make one.
@@ -96,54 +105,66 @@ func (g *Guest) State() agentrpc.GuestResponse {
 }
 
 // Connect returns when there is a connection, or with what was last seen when
-// ctx ends. Attempts go on in the background then, until Close: a key exchange
-// under emulation can take longer than one caller waits.
+// ctx ends. An attempt that is under way then goes on: a handshake that takes
+// longer than any caller waits still makes a connection.
 func (g *Guest) Connect(ctx context.Context) agentrpc.GuestResponse {
-	select {
-	case <-g.attempt():
-	case <-ctx.Done():
-	}
-	return g.State()
-}
-
-// attempt makes sure that somebody tries to connect; the channel is closed when
-// there is a connection or the Guest was closed.
-func (g *Guest) attempt() <-chan struct{} {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.connecting == nil {
-		done := make(chan struct{})
-		if g.client != nil || g.closed {
-			close(done)
-			return done
-		}
-		g.connecting = done
-		g.trying.Go(func() {
-			g.keepTrying(g.ctx)
-			g.mu.Lock()
-			g.connecting = nil
-			g.mu.Unlock()
-			close(done)
-		})
-	}
-	return g.connecting
-}
-
-func (g *Guest) keepTrying(ctx context.Context) {
 	for {
-		err := g.try(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
+		done := g.attempt()
+		if done == nil {
+			return g.State()
 		}
-		g.setState(describe(err))
+		select {
+		case <-ctx.Done():
+			return g.State()
+		case <-done:
+		}
+		if s := g.State(); s.Connected {
+			return s
+		}
 		t := time.NewTimer(retryDelay)
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return
+			return g.State()
 		case <-t.C:
 		}
 	}
+}
+
+// attempt returns the end of the attempt to connect that is under way, which it
+// starts if there is none; nil if there is a connection or can't be one any more.
+func (g *Guest) attempt() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client != nil || g.closed {
+		return nil
+	}
+	if g.trying == nil {
+		done := make(chan struct{})
+		g.trying = done
+		g.work.Go(func() {
+			err := g.try(g.closing)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if err != nil {
+				g.state = describe(err)
+			}
+			g.trying = nil
+			close(done)
+		})
+	}
+	return g.trying
+}
+
+// spawn runs f in a goroutine that Close waits for. It reports whether it did:
+// not after Close.
+func (g *Guest) spawn(f func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.work.Go(f)
+	}
+	return !g.closed
 }
 
 func (g *Guest) setState(s string) {
@@ -159,6 +180,7 @@ func (g *Guest) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.setState(fmt.Sprintf("%s takes connections, waiting for its SSH handshake", conn.RemoteAddr()))
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	sc, chans, reqs, err := ssh.NewClientConn(conn, conn.RemoteAddr().String(), g.clientCfg)
@@ -171,28 +193,42 @@ func (g *Guest) try(ctx context.Context) error {
 		return fmt.Errorf("SSH to %s: %w", conn.RemoteAddr(), err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	client := ssh.NewClient(sc, chans, reqs)
-	g.mu.Lock()
-	g.client, g.local, g.remote, g.state = client, conn.LocalAddr().String(), conn.RemoteAddr().String(), "connected"
-	g.mu.Unlock()
-	go g.watch(client)
+	g.adopt(conn, ssh.NewClient(sc, chans, reqs))
 	return nil
 }
 
-// watch forgets the connection when it ends. It ends with the connection, which
-// Close ends.
+// adopt makes client the connection.
+func (g *Guest) adopt(conn net.Conn, client *ssh.Client) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		_ = client.Close()
+		return
+	}
+	g.client, g.local, g.remote, g.state = client, conn.LocalAddr().String(), conn.RemoteAddr().String(), "connected"
+	select {
+	case <-g.lost: // it was the former connection's
+	default:
+	}
+	g.work.Go(func() { g.watch(client) })
+}
+
+// watch forgets the connection when it ends, and the commands that were parked on
+// it.
 func (g *Guest) watch(client *ssh.Client) {
 	err := client.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.client == client {
-		g.client, g.local, g.remote = nil, "", ""
-		g.state = fmt.Sprintf("the SSH connection ended: %v", err)
-		g.log.Warn("SSH connection to the guest ended", "err", err)
-		select {
-		case g.lost <- err:
-		default: // nobody took the last one yet
-		}
+	if g.client != client { // Close
+		return
+	}
+	g.client, g.local, g.remote = nil, "", ""
+	clear(g.parked)
+	g.state = fmt.Sprintf("the SSH connection ended: %v", err)
+	g.log.Warn("SSH connection to the guest ended", "err", err)
+	select {
+	case g.lost <- err:
+	default: // nobody took the last one yet
 	}
 }
 
@@ -257,18 +293,17 @@ func (g *Guest) current() (*ssh.Client, error) {
 	return g.client, nil
 }
 
-// Close ends the connection and with it every command on it.
+// Close ends the connection and with it every command on it. There will be no
+// other.
 func (g *Guest) Close() {
-	g.cancel()
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
-	g.trying.Wait()
 	g.mu.Lock()
 	client := g.client
-	g.client = nil
+	g.client, g.closed, g.state = nil, true, "closed"
+	clear(g.parked)
 	g.mu.Unlock()
+	g.close()
 	if client != nil {
 		_ = client.Close()
 	}
+	g.work.Wait()
 }

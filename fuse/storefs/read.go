@@ -34,6 +34,9 @@ func newHandler(fs *FS) *handler {
 // String implements fuse.RawFileSystem.
 func (h *handler) String() string { return "winvm" }
 
+// Init implements fuse.RawFileSystem.
+func (h *handler) Init(server *fuse.Server) { h.out.Init(server) }
+
 func isRoot(nodeid uint64) bool   { return nodeid == fuse.FUSE_ROOT_ID }
 func isOutput(nodeid uint64) bool { return nodeid&outputTag != 0 }
 

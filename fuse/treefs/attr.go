@@ -88,7 +88,7 @@ func (f *FS) entry(s *session, parent uint64, name string, a *fsrpc.Attr, out *f
 		f.cfg.Logger.Error("treefs: the host gave a node number out of range", "node", a.Node)
 		return fuse.EIO
 	}
-	if !f.commit(s, parent, name) {
+	if !f.commit(s, parent, name, a.Node) {
 		return estale
 	}
 	f.fillEntry(s, a, 0, out)

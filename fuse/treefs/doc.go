@@ -36,6 +36,10 @@
 // references that the kernel did not take are given back. Forgets go to the Tree in
 // batches, from a goroutine of their own.
 //
+// A host that can hold no more nodes answers ENFILE. The kernel, which would
+// remember files for as long as it has memory, is then made to forget what it doesn't
+// use, and the request is tried again.
+//
 // # Interrupts
 //
 // Requests behave as on a local disk: a signal does not interrupt them, except the

@@ -15,7 +15,7 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 		return st
 	}
 	var a fsrpc.Attr
-	err := f.room(s, func() (err error) {
+	err := f.room(s, in.NodeId, func() (err error) {
 		a, err = s.tree.Lookup(s.ctx, n, name)
 		return err
 	})
@@ -26,7 +26,7 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	if st != fuse.ENOENT || f.cfg.NegativeTimeout <= 0 {
 		return st
 	}
-	if !f.commit(s, in.NodeId, name) {
+	if !f.commit(s, in.NodeId, name, 0) {
 		return estale
 	}
 	out.NodeId = 0
@@ -40,13 +40,14 @@ func (f *FS) Forget(nodeid, count uint64) {
 	if nodeid == fuse.FUSE_ROOT_ID || s == nil || s.epoch != f.epochOf(nodeid) {
 		return
 	}
+	f.forgot(nodeOf(nodeid), count)
 	f.forgets.add(s, nodeOf(nodeid), count)
 }
 
 // make answers a request that makes something called name.
 func (f *FS) make(s *session, parent uint64, name string, out *fuse.EntryOut, op func() (fsrpc.Attr, error)) fuse.Status {
 	var a fsrpc.Attr
-	err := f.room(s, func() (err error) {
+	err := f.room(s, parent, func() (err error) {
 		a, err = op()
 		return err
 	})
@@ -145,7 +146,11 @@ func (f *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse
 	if !st.Ok() {
 		return st
 	}
-	return s.status(s.tree.Unlink(s.ctx, n, name))
+	err := s.tree.Unlink(s.ctx, n, name)
+	if err == nil {
+		f.gone(in.NodeId, name)
+	}
+	return s.status(err)
 }
 
 // Rmdir implements fuse.RawFileSystem.
@@ -154,7 +159,11 @@ func (f *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.
 	if !st.Ok() {
 		return st
 	}
-	return s.status(s.tree.Rmdir(s.ctx, n, name))
+	err := s.tree.Rmdir(s.ctx, n, name)
+	if err == nil {
+		f.gone(in.NodeId, name)
+	}
+	return s.status(err)
 }
 
 // Flags of renameat2(2) that a Tree takes.
@@ -170,7 +179,7 @@ func (f *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 		return st
 	}
 	// The kernel moves its dentry itself, so it knows the new name in the root.
-	if !f.commit(s, in.Newdir, newName) || !f.commit(s, in.NodeId, oldName) {
+	if !f.commit(s, in.Newdir, newName, 0) || !f.commit(s, in.NodeId, oldName, 0) {
 		return estale
 	}
 	return s.status(s.tree.Rename(s.ctx, from, oldName, to, newName, in.Flags))

@@ -34,7 +34,7 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	}
 	var a fsrpc.Attr
 	var h fsrpc.HandleID
-	err := f.room(s, func() (err error) {
+	err := f.room(s, in.NodeId, func() (err error) {
 		a, h, err = s.tree.Create(s.ctx, n, name, f.openFlags(in.Flags), in.Mode&0o7777)
 		return err
 	})
@@ -55,11 +55,7 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if !st.Ok() {
 		return st
 	}
-	var h fsrpc.HandleID
-	err := f.room(s, func() (err error) {
-		h, err = s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
-		return err
-	})
+	h, err := s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
 	if err != nil {
 		return s.status(err)
 	}
@@ -100,7 +96,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if in.Flags&unix.O_APPEND != 0 {
 		err = write() // what a failed append left there may be appended once only
 	} else {
-		err = f.room(h.s, write)
+		err = f.room(h.s, in.NodeId, write)
 	}
 	if err != nil {
 		return 0, h.s.status(err)
@@ -131,7 +127,7 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if !st.Ok() {
 		return st
 	}
-	return h.s.status(f.room(h.s, func() error {
+	return h.s.status(f.room(h.s, in.NodeId, func() error {
 		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
 	}))
 }

@@ -28,6 +28,10 @@ type Config struct {
 	// Tag is set in every nodeid but the root's, and in every inode number. Only
 	// bits 62 and 63 count.
 	Tag uint64
+	// MaxNodes is how many files the kernel may remember before it is made to
+	// forget those it doesn't use; 0 is 65,536. If the host can hold fewer, that
+	// is learned.
+	MaxNodes int
 	// Writeback opens files so that the kernel may cache writes; the mount must
 	// ask for fuse.CAP_WRITEBACK_CACHE then.
 	Writeback bool
@@ -44,6 +48,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Grace == 0 {
 		c.Grace = 10 * time.Second
+	}
+	if c.MaxNodes <= 0 {
+		c.MaxNodes = 1 << 16
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -69,6 +76,13 @@ type FS struct {
 	mu    sync.Mutex // held while cur changes
 	epoch uint64
 	shown map[string]time.Time // names in the root the kernel may have, and since when
+
+	server     *fuse.Server
+	live       map[fsrpc.NodeID]uint64 // lookup references the kernel has
+	maxNodes   int                     // how many of them it may have
+	looked     int                     // references it took since the last reclaim
+	reclaiming bool
+	work       sync.WaitGroup // of reclaim
 }
 
 var _ fuse.RawFileSystem = (*FS)(nil)
@@ -91,6 +105,8 @@ func New(cfg Config) *FS {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
 		shown:         map[string]time.Time{},
+		live:          map[fsrpc.NodeID]uint64{},
+		maxNodes:      cfg.MaxNodes,
 	}
 	f.forgets = newForgetter(cfg.Logger)
 	return f
@@ -98,6 +114,13 @@ func New(cfg Config) *FS {
 
 // String implements fuse.RawFileSystem.
 func (f *FS) String() string { return "winvm" }
+
+// Init implements fuse.RawFileSystem.
+func (f *FS) Init(server *fuse.Server) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.server = server
+}
 
 // Swap puts tree in the place of the current one; nil leaves none. Requests of the
 // former session end. It returns the names in the root that the kernel may still
@@ -112,11 +135,19 @@ func (f *FS) Swap(tree fsrpc.Tree) (stale []string) {
 		next.ctx, next.cancel = context.WithCancel(context.Background())
 	}
 	end(f.cur.Swap(next))
+	clear(f.live)
+	f.looked = 0
+	return f.takeShown()
+}
+
+// takeShown returns the names in the root that the kernel may have, for somebody
+// who makes it forget them.
+func (f *FS) takeShown() (names []string) {
 	for name := range f.shown {
-		stale = append(stale, name)
+		names = append(names, name)
 	}
 	clear(f.shown)
-	return stale
+	return names
 }
 
 // End ends the session, with none to follow yet. Names that the kernel has are left
@@ -151,6 +182,7 @@ func (f *FS) Close() {
 	}
 	f.forgets.close()
 	f.Cut()
+	f.work.Wait()
 }
 
 // at finds the session and node a request is about. A request about the root
@@ -169,15 +201,23 @@ func (f *FS) at(cancel <-chan struct{}, nodeid uint64) (*session, fsrpc.NodeID, 
 
 // shownLimit is how many names of the root are remembered before those that the
 // kernel has stopped believing are dropped.
-const shownLimit = 1 << 14
+const shownLimit = 1 << 18
 
-// commit notes, if parent is the root, that the kernel learns of name there. It
-// reports false if the session is over: what it said must not be told any more.
-func (f *FS) commit(s *session, parent uint64, name string) bool {
+// commit notes that the kernel learns of name in parent, and takes a lookup
+// reference on n if that isn't 0. It reports false if the session is over: what it
+// said must not be told any more.
+func (f *FS) commit(s *session, parent uint64, name string, n fsrpc.NodeID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.cur.Now() != s {
 		return false
+	}
+	if n != 0 {
+		f.live[n]++
+		f.looked++
+		if len(f.live) > f.maxNodes {
+			f.reclaim()
+		}
 	}
 	if parent != fuse.FUSE_ROOT_ID {
 		return true
@@ -185,13 +225,34 @@ func (f *FS) commit(s *session, parent uint64, name string) bool {
 	now := time.Now()
 	if len(f.shown) >= shownLimit {
 		for n, since := range f.shown {
-			if now.Sub(since) > f.cfg.EntryTimeout+f.cfg.NegativeTimeout {
+			if now.Sub(since) > max(f.cfg.EntryTimeout, f.cfg.NegativeTimeout) {
 				delete(f.shown, n)
 			}
 		}
 	}
 	f.shown[name] = now
 	return true
+}
+
+// forgot notes that the kernel gave back references.
+func (f *FS) forgot(n fsrpc.NodeID, count uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.live[n] > count {
+		f.live[n] -= count
+	} else {
+		delete(f.live, n)
+	}
+}
+
+// gone notes that the kernel knows that name is not in parent any more.
+func (f *FS) gone(parent uint64, name string) {
+	if parent != fuse.FUSE_ROOT_ID || f.cfg.NegativeTimeout > 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.shown, name)
 }
 
 // Invalidate makes the kernel forget the root's attributes and these names in it,

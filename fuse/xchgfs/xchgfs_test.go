@@ -3,6 +3,8 @@ package xchgfs_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -333,6 +335,44 @@ func TestOwners(t *testing.T) {
 	wantErr(t, unix.Mkfifo(filepath.Join(fs.Dir(), "fifo"), 0o644), "mkfifo", unix.EPERM)
 	if err := unix.Mknod(filepath.Join(fs.Dir(), "file"), unix.S_IFREG|0o600, 0); err != nil {
 		t.Errorf("mknod of a regular file: %v", err)
+	}
+}
+
+// The host can hold fewer nodes than there are files; all can be used nevertheless.
+func TestFewNodes(t *testing.T) {
+	const dirs, files = 12, 50
+	tree, host := newTree(t)
+	_ = tree.Close()
+	for i := range dirs * files {
+		for _, name := range []string{fmt.Sprintf("d%02d/f%04d", i/files, i), fmt.Sprintf("flat%04d", i)} {
+			path := filepath.Join(host, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(name), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	few, err := hostfs.New(hostfs.Config{Root: host, MaxNodes: 400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer few.Close()
+	m := newMount(t, xchgfs.Config{})
+	m.SetTree(few)
+	n := 0
+	err = filepath.WalkDir(m.Dir(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		n++
+		rel, _ := filepath.Rel(m.Dir(), path)
+		wantRead(t, path, rel)
+		return nil
+	})
+	if err != nil || n != 2*dirs*files {
+		t.Errorf("%d files, %v", n, err)
 	}
 }
 

@@ -35,6 +35,7 @@ type build struct {
 	Config
 	profile guest.Profile
 	image   *image.Image
+	version string // QEMU's
 	run     *rundir.Dir
 	closure []string
 	store   *nixstore.Store
@@ -42,6 +43,7 @@ type build struct {
 	xchg    *hostfs.FS
 	pair    *pair.Pair
 	session *session.Session
+	written writeErrors
 	staging string // directory that $out is made in
 	xchgDir string
 	jobDir  string // of this build, below xchg
@@ -81,11 +83,12 @@ func (b *build) checkCommand() error {
 // classify makes every error an *Error.
 func (b *build) classify(ctx context.Context, err error) error {
 	var e *Error
-	switch {
-	case errors.As(err, &e):
-		return err
-	case ctx.Err() != nil:
+	switch known := errors.As(err, &e); {
+	case ctx.Err() != nil && (!known || e.Status == StatusFailed):
+		// Whatever step it was in failed for that reason.
 		return &Error{Status: StatusSignal, Err: ErrInterrupted}
+	case known:
+		return err
 	default:
 		return &Error{Status: StatusFailed, Err: err}
 	}
@@ -126,8 +129,7 @@ func (b *build) all(ctx context.Context, work func(context.Context) error) (err 
 func (b *build) describe(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	text := b.pair.Describe(ctx, b.run.LogDir())
-	b.run.KeepLogs()
+	text := b.pair.Describe(ctx, b.run.KeepLogs())
 	return &Error{Status: StatusOf(err), Err: fmt.Errorf("%w%s", err, text)}
 }
 
@@ -140,22 +142,21 @@ func (b *build) prepare(ctx context.Context) error {
 	if err := errors.Join(b.checkOut(), b.checkXchg()); err != nil {
 		return err
 	}
-	store := image.NewStore(b.StateDir)
 	var err error
-	if b.image, err = store.Load(b.Image); err != nil {
+	if b.version, err = qemu.Version(ctx, b.QEMU); err != nil {
+		return err
+	}
+	if b.image, err = b.loadImage(); err != nil {
 		return err
 	}
 	if b.profile, err = guest.Find(b.image.Guest); err != nil {
 		return err
 	}
-	version, err := qemu.Version(ctx, b.QEMU)
+	inputs, err := absolute(b.Inputs)
 	if err != nil {
 		return err
 	}
-	if err := b.image.Check(version); err != nil {
-		return err
-	}
-	if b.closure, err = nixstore.Closure(ctx, b.StoreDir, b.Inputs); err != nil {
+	if b.closure, err = nixstore.Closure(ctx, b.StoreDir, inputs); err != nil {
 		return err
 	}
 	if b.run, err = rundir.New(b.StateDir); err != nil {
@@ -163,6 +164,15 @@ func (b *build) prepare(ctx context.Context) error {
 	}
 	b.result.ID = b.run.ID
 	return b.makeShares()
+}
+
+// loadImage loads the image and checks that it can be revived here.
+func (b *build) loadImage() (*image.Image, error) {
+	i, err := image.NewStore(b.StateDir).Load(b.Image)
+	if err != nil {
+		return nil, err
+	}
+	return i, i.Check(b.version)
 }
 
 // makeShares makes the directories that the guest writes to.
@@ -207,14 +217,26 @@ func (b *build) scan(ctx context.Context) (err error) {
 	if err := checkClash(b.outName(), b.store.Names()); err != nil {
 		return err
 	}
-	for _, p := range manifest.Preflight(b.store.Manifests()) {
-		b.Report.Tell(event.KindWarning, "%s", p)
-	}
+	b.preflight()
 	if b.outputs, err = hostfs.New(hostfs.Config{Root: b.staging, Names: []string{b.outName()}, Logger: b.Log}); err != nil {
 		return err
 	}
 	b.xchg, err = hostfs.New(hostfs.Config{Root: b.xchgDir, Logger: b.Log})
 	return err
+}
+
+// maxWarnings is how many names that Windows can't have are told one by one.
+const maxWarnings = 20
+
+// preflight tells of the names in the closure that Windows can't represent.
+func (b *build) preflight() {
+	problems := manifest.Preflight(b.store.Manifests())
+	for _, p := range problems[:min(len(problems), maxWarnings)] {
+		b.Report.Tell(event.KindWarning, "%s", p)
+	}
+	if n := len(problems) - maxWarnings; n > 0 {
+		b.Report.Tell(event.KindWarning, "and %d more names that Windows can't represent", n)
+	}
 }
 
 func (b *build) revive(ctx context.Context) error {
@@ -227,6 +249,10 @@ func (b *build) revive(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	// A suspend may have replaced the state since prepare.
+	if b.image, err = b.loadImage(); err != nil {
+		return err
+	}
 	dir := b.image.Path(b.image.State.Dir)
 	controller, windows := pair.Machines(b.image, b.profile, b.image.State.Accel, b.QEMU, dir, true)
 	if err := pair.CheckIdentity(b.image, controller, windows); err != nil {
@@ -255,7 +281,7 @@ func (b *build) connect(ctx context.Context) error {
 	defer b.Timeline.Begin("channel")()
 	ctx, cancel := context.WithTimeoutCause(ctx, channelLimit, &timeoutError{"the controller agent did not answer", channelLimit})
 	defer cancel()
-	shares := export.Shares{Store: b.store, Outputs: b.outputs, Xchg: b.xchg}
+	shares := export.Shares{Store: b.store, Outputs: b.written.watch(b.outputs, b.staging), Xchg: b.written.watch(b.xchg, b.xchgDir)}
 	var err error
 	if b.session, err = session.Dial(ctx, b.pair.Link(), shares, b.Version, b.Log); err != nil {
 		return err
@@ -288,6 +314,9 @@ func (b *build) cleanUp() error {
 	}
 	if b.KeepFailed && !b.succeeded {
 		b.result.Kept = b.run.Keep()
+		if _, err := os.Stat(b.staging); err == nil && b.Out != "" {
+			b.Report.Tell(event.KindWarning, "the outputs are on another file system: they are kept in %s", b.staging)
+		}
 		return errors.Join(errs...)
 	}
 	errs = append(errs, b.removeJob(), b.run.Remove())

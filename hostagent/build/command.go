@@ -116,7 +116,7 @@ func (b *build) exitFile(status uint32) (job.Exit, error) {
 	// What lies there is the guest's: no links are followed, no device is opened.
 	fd, err := unix.Openat(int(dir.Fd()), "exit", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, err)
+		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, errors.Join(err, b.written.err()))
 	}
 	f := os.NewFile(uintptr(fd), filepath.Join(b.jobDir, "exit"))
 	defer func() { _ = f.Close() }()
@@ -182,7 +182,10 @@ func (b *build) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, flushLimit, &timeoutError{"flushing has taken", flushLimit})
 	defer cancel()
 	if err := b.session.Agent.Sync(ctx); err != nil {
-		return failed("what the command wrote could not be flushed: %w", err)
+		return failed("what the command wrote could not be flushed: %w", errors.Join(err, b.written.err()))
+	}
+	if err := b.written.err(); err != nil {
+		return failed("what the command wrote did not arrive: %w", err)
 	}
 	return nil
 }

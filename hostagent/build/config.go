@@ -81,6 +81,24 @@ func (c *Config) checkOut() error {
 	return nil
 }
 
+// absolute makes inputs that are relative paths absolute. A name without a slash
+// is one in the store directory.
+func absolute(inputs []string) ([]string, error) {
+	out := make([]string, len(inputs))
+	for i, in := range inputs {
+		if !strings.Contains(in, "/") {
+			out[i] = in
+			continue
+		}
+		abs, err := filepath.Abs(in)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = abs
+	}
+	return out, nil
+}
+
 // checkXchg makes xchg's path absolute.
 func (c *Config) checkXchg() error {
 	if c.Xchg == "" {

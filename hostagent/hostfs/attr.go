@@ -53,7 +53,6 @@ func (fs *FS) Setattr(ctx context.Context, id fsrpc.NodeID, hid fsrpc.HandleID, 
 	if n.isSpecial() && s.Valid != 0 {
 		return fsrpc.Attr{}, unix.EPERM
 	}
-	fs.dirty.Store(true)
 	if s.Valid&fsrpc.SetSize != 0 {
 		if err := fs.setSize(n, hid, s.Size); err != nil {
 			return fsrpc.Attr{}, err

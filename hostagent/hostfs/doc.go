@@ -36,11 +36,10 @@
 //
 // An error is returned by the call that met it. The kernel of the mount side drops
 // those of a close, and nobody hears those of a request that was given up; these
-// are kept, and Sync returns the first. Sync also does syncfs(2), if anything was
-// written since the last, which returns errors of delayed writes. It can take as
-// long as the host's file system needs to write all that is dirty, other
-// programs' data included, and can report another program's error as ours: a
-// build that fails then fails rightly, since the disk is broken or full.
+// are kept, and Sync returns the first. Sync does not call syncfs(2): it would
+// wait for all that is dirty on the host's file system, other programs' data
+// included (half a second was seen for a build that had written 100 bytes). What
+// has to be on the disk is for fsync to say.
 //
 // # Names without case
 //

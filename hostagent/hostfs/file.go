@@ -100,7 +100,6 @@ func (fs *FS) Write(ctx context.Context, id fsrpc.HandleID, off uint64, data []b
 		return 0, err
 	}
 	defer h.mu.RUnlock()
-	fs.dirty.Store(true)
 	done := 0
 	for done < len(data) {
 		n, err := unix.Pwrite(h.fd, data[done:], int64(off)+int64(done))
@@ -162,7 +161,6 @@ func (fs *FS) Fallocate(ctx context.Context, id fsrpc.HandleID, mode uint32, off
 		return err
 	}
 	defer h.mu.RUnlock()
-	fs.dirty.Store(true)
 	for {
 		if err := unix.Fallocate(h.fd, mode, int64(off), int64(length)); err != unix.EINTR {
 			return err
@@ -203,17 +201,9 @@ func (fs *FS) Statfs(ctx context.Context) (fsrpc.Statfs, error) {
 	}, nil
 }
 
-// Sync implements fsrpc.Tree.
-func (fs *FS) Sync(_ context.Context) error {
-	lost := fs.lost.take()
-	if fs.dirty.Swap(false) {
-		// The descriptor is as old as the share, so errors since then are told.
-		if err := fs.withRoot(unix.Syncfs); err != nil {
-			fs.dirty.Store(true)
-			if lost == nil {
-				lost = err
-			}
-		}
-	}
-	return lost
-}
+// Sync implements fsrpc.Tree. Every write has reached the host's file system when
+// it was answered, and its error went to the writer; what is left is the errors of
+// closes, which the mount side's kernel drops. It does not wait for the host's
+// disk: that is what Fsync is for, and syncfs(2) would also wait for everything that
+// others have written there.
+func (fs *FS) Sync(_ context.Context) error { return fs.lost.take() }

@@ -112,9 +112,6 @@ func (fs *FS) reopen(n *node, flags uint32) (int, error) {
 	case n.isFile() && flags&unix.O_DIRECTORY != 0:
 		return -1, unix.ENOTDIR
 	}
-	if flags&unix.O_TRUNC != 0 {
-		fs.dirty.Store(true)
-	}
 	for {
 		fd, err := unix.Open(procPath(n.fd), int(flags&^unix.O_EXCL)|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 		if err != unix.EINTR {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +52,6 @@ type FS struct {
 	lastHandle fsrpc.HandleID
 
 	fold     foldCache
-	dirty    atomic.Bool
 	lost     lostError
 	nodeFull quiet
 	openFull quiet

@@ -117,7 +117,6 @@ func (fs *FS) makeIn(ctx context.Context, parent fsrpc.NodeID, name string, op f
 	if err := fs.room(); err != nil {
 		return fsrpc.Attr{}, err
 	}
-	fs.dirty.Store(true)
 	a, err := op(p)
 	if err == nil {
 		fs.fold.changed(p.id, name)
@@ -237,7 +236,6 @@ func (fs *FS) remove(ctx context.Context, parent fsrpc.NodeID, name string, flag
 		return err
 	}
 	defer fs.unpin(p)
-	fs.dirty.Store(true)
 	if err := unix.Unlinkat(p.fd, name, flags); err != nil {
 		return err
 	}
@@ -263,7 +261,6 @@ func (fs *FS) Rename(ctx context.Context, parent fsrpc.NodeID, name string, newP
 		return err
 	}
 	defer fs.unpin(q)
-	fs.dirty.Store(true)
 	if err := unix.Renameat2(p.fd, name, q.fd, newName, uint(flags)); err != nil {
 		return err
 	}

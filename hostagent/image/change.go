@@ -27,10 +27,11 @@ func (s *Store) Create(ctx context.Context, name string, fill func(dir string) (
 		return nil, err
 	}
 	defer unlock()
+	s.sweepKilled(name)
 	if i, err := s.Load(name); !errors.Is(err, ErrNotFound) {
 		return i, errors.Join(fmt.Errorf("%w: %q", ErrExists, name), err)
 	}
-	tmp := filepath.Join(s.dir, ".new-"+name)
+	tmp := filepath.Join(s.dir, newPrefix+name)
 	if err := os.RemoveAll(tmp); err != nil { // of a create that was killed
 		return nil, err
 	}
@@ -58,15 +59,43 @@ func (s *Store) Create(ctx context.Context, name string, fill func(dir string) (
 	return &Image{Meta: m, Dir: s.Dir(name)}, SyncDir(s.dir)
 }
 
+// Prefixes of directories that are no images: not yet, or no more.
+const (
+	newPrefix     = ".new-"
+	removedPrefix = ".removed-"
+)
+
+// sweepKilled removes what creates and removes that were killed have left. What
+// another create is at is known by its lock. The caller holds that of name.
+func (s *Store) sweepKilled(name string) {
+	entries, _ := os.ReadDir(s.dir)
+	for _, e := range entries {
+		other, isNew := strings.CutPrefix(e.Name(), newPrefix)
+		switch {
+		case strings.HasPrefix(e.Name(), removedPrefix):
+			_ = os.RemoveAll(filepath.Join(s.dir, e.Name()))
+		case isNew && other != name:
+			if unlock, err := tryFlock(filepath.Join(s.dir, "."+other+".lock"), unix.LOCK_EX); err == nil {
+				_ = os.RemoveAll(filepath.Join(s.dir, e.Name()))
+				unlock()
+			}
+		}
+	}
+}
+
 // Replace gives an image a new suspended state: fill is given an empty directory
-// for the state's files and returns its description, all but Dir and Files. The old state counts until the new one is on disk. One
-// suspend of an image runs at a time; another waits.
+// for the state's files and returns its description, all but Dir and Files. The old
+// state counts until the new one is on disk. One suspend of an image runs at a time;
+// another waits.
 func (s *Store) Replace(ctx context.Context, i *Image, fill func(dir string) (State, error)) error {
-	done, err := flock(ctx, i.Path("suspend.lock"), unix.LOCK_EX)
+	done, err := s.lockImage(ctx, i.Name, "suspend.lock", unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer done()
+	if err := s.begin(ctx, i); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp(i.Dir, "state-")
 	if err != nil {
 		return err
@@ -99,17 +128,36 @@ func (s *Store) Replace(ctx context.Context, i *Image, fill func(dir string) (St
 		return err
 	}
 	keep, i.Meta = dir, m
-	return s.sweep(i)
+	return i.sweep()
+}
+
+// begin takes note of what happened to the image while its suspend waited, and
+// makes room: what a killed suspend left is as large as what this one will write.
+func (s *Store) begin(ctx context.Context, i *Image) error {
+	unlock, err := s.Lock(ctx, i.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	now, err := s.Load(i.Name)
+	if err != nil {
+		return err
+	}
+	if !now.Created.Equal(i.Created) {
+		return fmt.Errorf("%w: %q was removed and made anew meanwhile", ErrNotFound, i.Name)
+	}
+	i.Meta = now.Meta
+	return i.sweep()
 }
 
 // sweep removes what earlier suspends left. The caller holds the lock.
-func (s *Store) sweep(i *Image) error {
+func (i *Image) sweep() error {
 	entries, err := os.ReadDir(i.Dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "state-") && e.Name() != i.State.Dir {
+		if strings.HasPrefix(e.Name(), "state-") && (i.State == nil || e.Name() != i.State.Dir) {
 			err = errors.Join(err, os.RemoveAll(i.Path(e.Name())))
 		}
 	}

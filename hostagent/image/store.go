@@ -37,6 +37,8 @@ func (s *Store) Load(name string) (*Image, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: %q; make it with `hostagent image create %s`", ErrNotFound, name, name)
+	case errors.Is(err, ErrDamaged):
+		return nil, fmt.Errorf("%w; `hostagent image remove %s` and `hostagent image create %s` make it anew", err, name, name)
 	case err != nil:
 		return nil, err
 	case m.Format != Format:
@@ -178,7 +180,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
-	gone := filepath.Join(s.dir, fmt.Sprintf(".removed-%s-%d", name, time.Now().UnixNano()))
+	gone := filepath.Join(s.dir, fmt.Sprintf("%s%s-%d", removedPrefix, name, time.Now().UnixNano()))
 	if err := os.Rename(s.Dir(name), gone); err != nil {
 		return err
 	}
@@ -187,12 +189,21 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 
 // Lock waits until nobody starts from the image or changes it, and keeps it so.
 func (s *Store) Lock(ctx context.Context, name string) (unlock func(), err error) {
-	return flock(ctx, filepath.Join(s.Dir(name), "lock"), unix.LOCK_EX)
+	return s.lockImage(ctx, name, "lock", unix.LOCK_EX)
 }
 
-// LockShared keeps the image's state from being replaced or removed.
+// LockShared keeps the image's state from being replaced or removed. What was
+// loaded before may have been, until then.
 func (s *Store) LockShared(ctx context.Context, name string) (unlock func(), err error) {
-	return flock(ctx, filepath.Join(s.Dir(name), "lock"), unix.LOCK_SH)
+	return s.lockImage(ctx, name, "lock", unix.LOCK_SH)
+}
+
+func (s *Store) lockImage(ctx context.Context, name, file string, how int) (func(), error) {
+	unlock, err := flock(ctx, filepath.Join(s.Dir(name), file), how)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %q", ErrNotFound, name)
+	}
+	return unlock, err
 }
 
 // lockPoll is how often a lock that another process holds is asked for. flock(2)
@@ -200,26 +211,41 @@ func (s *Store) LockShared(ctx context.Context, name string) (unlock func(), err
 const lockPoll = 50 * time.Millisecond
 
 func flock(ctx context.Context, path string, how int) (func(), error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
+		unlock, err := tryFlock(path, how)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			_ = f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
+			return unlock, err
 		}
 		t := time.NewTimer(lockPoll)
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			_ = f.Close()
 			return nil, fmt.Errorf("%s is in use: %w", filepath.Dir(path), ctx.Err())
 		case <-t.C:
 		}
 	}
+}
+
+// tryFlock takes a lock, or says EWOULDBLOCK. A lock on a file that was removed or
+// renamed between its open and its lock is nothing worth, and given up.
+func tryFlock(path string, how int) (func(), error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	if err == nil {
+		var held, named os.FileInfo
+		if held, err = f.Stat(); err == nil {
+			named, err = os.Stat(path)
+		}
+		if err == nil && os.SameFile(held, named) {
+			return func() { _ = f.Close() }, nil
+		}
+		if err == nil {
+			err = unix.EWOULDBLOCK // another file has the name now: once more
+		}
+	}
+	_ = f.Close()
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }

@@ -97,14 +97,22 @@ func sweep(runs string) {
 // remove removes a run's directory and what belongs to it elsewhere.
 func remove(dir string) error {
 	var errs []error
+	for _, p := range besidePaths(dir) {
+		errs = append(errs, removeAll(p))
+	}
+	return errors.Join(append(errs, removeAll(dir))...)
+}
+
+// besidePaths lists what Beside made for the run in dir.
+func besidePaths(dir string) (paths []string) {
 	list, _ := os.ReadFile(filepath.Join(dir, "beside"))
 	for p := range strings.SplitSeq(string(list), "\n") {
 		// Only what Beside can have written.
 		if filepath.IsAbs(p) && strings.HasPrefix(filepath.Base(p), besidePrefix) {
-			errs = append(errs, removeAll(p))
+			paths = append(paths, p)
 		}
 	}
-	return errors.Join(append(errs, removeAll(dir))...)
+	return paths
 }
 
 // removeAll is os.RemoveAll for trees that a guest made: also with directories
@@ -173,8 +181,13 @@ func (d *Dir) KeepLogs() string {
 	return d.LogDir()
 }
 
-// Keep moves the whole directory to where it stays until the user removes it.
+// Keep moves the whole directory to where it stays until the user removes it, and
+// what was made beside other paths into it. What is on another file system stays
+// where it is; the file "beside" names it.
 func (d *Dir) Keep() string {
+	for i, p := range besidePaths(d.path) {
+		_ = os.Rename(p, d.Path(fmt.Sprintf("beside-%d", i)))
+	}
 	kept := filepath.Join(d.state, "kept")
 	to := filepath.Join(kept, d.ID)
 	if os.MkdirAll(kept, 0o755) != nil || os.Rename(d.path, to) != nil {

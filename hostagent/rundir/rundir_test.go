@@ -49,7 +49,8 @@ func runForEver(state, out string) error {
 		}
 	}
 	fmt.Println(d.Path("."), beside)
-	select {} // until it is killed
+	time.Sleep(time.Hour) // until it is killed
+	return nil
 }
 
 // startRun starts another process with a run directory, and returns that and the
@@ -248,7 +249,17 @@ func TestKeep(t *testing.T) {
 	if err := os.WriteFile(d.Path("evidence"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	beside, err := d.Beside(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(beside, "half"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	kept := d.Keep()
+	if !exists(t, filepath.Join(kept, "beside-0", "half")) || exists(t, beside) {
+		t.Error("what was beside another path was not kept with the rest")
+	}
 	if kept != filepath.Join(state, "kept", d.ID) {
 		t.Errorf("kept in %s", kept)
 	}

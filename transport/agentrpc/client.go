@@ -2,6 +2,7 @@ package agentrpc
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,7 +43,9 @@ func (c *Client) call(ctx context.Context, op uint16, req, resp any) error {
 // Hello checks that the two agents fit together.
 func (c *Client) Hello(ctx context.Context) (HelloResponse, error) {
 	var r HelloResponse
-	if err := c.call(ctx, OpHello, HelloRequest{Version: Version}, &r); err != nil {
+	seed := make([]byte, SeedSize)
+	_, _ = rand.Read(seed) // never fails
+	if err := c.call(ctx, OpHello, HelloRequest{Version: Version, Seed: seed}, &r); err != nil {
 		return r, err
 	}
 	if r.Version != Version {

@@ -8,5 +8,5 @@
 //
 // The host side is not trusted less than the controller side here, but the
 // controller side is: everything that comes from it is bounded (MaxMessage,
-// maxExecFrame) and used as text or a number only.
+// MaxExecFrame) and used as text or a number only.
 package agentrpc

@@ -28,7 +28,13 @@ const (
 // HelloRequest is the first request.
 type HelloRequest struct {
 	Version int `json:"version"`
+	// Seed is fresh randomness: revived copies of one image all wake up with the
+	// same random state.
+	Seed []byte `json:"seed"`
 }
+
+// SeedSize is the length of HelloRequest.Seed.
+const SeedSize = 32
 
 // HelloResponse tells who answers.
 type HelloResponse struct {

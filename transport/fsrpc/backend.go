@@ -151,8 +151,9 @@ type Tree interface {
 	// (NFS, quota) is returned.
 	Release(ctx context.Context, h HandleID) error
 	Statfs(ctx context.Context) (Statfs, error)
-	// Sync returns when all that was written is with the host's file system
-	// and tells the first write error that nobody was told of yet.
+	// Sync returns when all that was written is with the host's file system,
+	// though perhaps not on its disk, and tells the first error of a write or
+	// close that nobody was told of yet.
 	Sync(ctx context.Context) error
 }
 

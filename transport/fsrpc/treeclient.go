@@ -79,7 +79,7 @@ func (c *TreeClient) Setattr(ctx context.Context, n NodeID, h HandleID, s SetAtt
 	var e request
 	e.U64(uint64(n))
 	e.U64(uint64(h))
-	putSetAttr(&e, &s)
+	putSetAttr(&e.Encoder, &s)
 	return c.attr(ctx, opSetattr, &e)
 }
 
@@ -179,7 +179,11 @@ func (c *TreeClient) Write(ctx context.Context, h HandleID, off uint64, data []b
 	e := sized(16)
 	e.U64(uint64(h))
 	e.U64(off)
-	if _, err := c.rpc.Call(ctx, opWrite, e.Bytes(), data, nil); err != nil {
+	body, err := c.rpc.Call(ctx, opWrite, e.Bytes(), data, nil)
+	if err == nil {
+		err = wire.NewDecoder(body).Close()
+	}
+	if err != nil {
 		return 0, err
 	}
 	return len(data), nil

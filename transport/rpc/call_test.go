@@ -240,11 +240,11 @@ func TestCancel(t *testing.T) {
 				t.Fatalf("%v, %v", got, err)
 			}
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if len(c.calls) != 0 {
-			t.Errorf("%d tags are still taken", len(c.calls))
-		}
+		waitFor(t, func() bool { // every tag is free again
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.calls) == 0
+		})
 	})
 }
 
@@ -300,16 +300,21 @@ func TestAnsweredBeforeSent(t *testing.T) {
 		clear(into)
 		second <- err
 	}()
-	waitFor(t, func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.calls) == 2
-	})
+	inFlight := func(n int) {
+		t.Helper()
+		waitFor(t, func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return len(c.calls) == n
+		})
+	}
+	inFlight(2)
 	peer := hostile{t, sc}
 	frame := peer.frame(header{length: 1000, tag: 2, op: opEcho}, make([]byte, 1000))
 	if _, err := sc.Write(frame[:500]); err != nil {
 		t.Fatal(err)
 	}
+	inFlight(1) // the reader has the second
 	cancel()
 	time.Sleep(time.Millisecond)
 	if _, err := sc.Write(frame[500:]); err != nil {

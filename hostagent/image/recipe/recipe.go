@@ -181,8 +181,9 @@ func (s set) build(ctx context.Context, name, tmp, out string, tell func(string)
 	log.Debug("recipe", "name", name, "dir", dir)
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			// The script has ended; what it may have left running has not.
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			if cmd.Process != nil { // the script has ended; what it left running has not
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			}
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: %s: %w; it said last:\n%s", ErrBuild, name, err, lines.last())

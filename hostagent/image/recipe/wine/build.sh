@@ -9,7 +9,7 @@
 #
 # Tools of the host, and the Debian packages that have them:
 tools='mmdebstrap=mmdebstrap mksquashfs=squashfs-tools x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64
-x86_64-w64-mingw32-strip=binutils-mingw-w64-x86-64 cpio=cpio xz=xz-utils dpkg-deb=dpkg apt-get=apt unshare=util-linux
+x86_64-w64-mingw32-strip=binutils-mingw-w64-x86-64 cpio=cpio xz=xz-utils dpkg-deb=dpkg apt-get=apt unshare=util-linux setsid=util-linux
 install=coreutils awk=mawk'
 # Wine 10; Debian 12's Wine 8 can't run current Go programs.
 suite=trixie
@@ -67,7 +67,8 @@ child=
 cleanup() {
 	trap - EXIT HUP INT TERM
 	if [ -n "$child" ]; then
-		kill -TERM "$child" 2>/dev/null || true # mmdebstrap unmounts and removes what it made
+		# To the whole group, since mmdebstrap itself waits for its hooks.
+		kill -TERM "-$child" 2>/dev/null || true
 		wait "$child" 2>/dev/null || true
 	fi
 	rm -rf --one-file-system "$scratch" "$out"/.winvm-*.part
@@ -87,8 +88,12 @@ for pair in net=net shell=winvm-shell; do
 done
 
 say "bootstrapping $suite"
-# In the background, so that a signal is handled at once.
-TMPDIR=$scratch mmdebstrap --quiet --mode=auto --architectures=amd64 --variant=essential --format=null \
+# In the background, so that a signal is handled at once; in a group of its own,
+# so that cleanup reaches all of it; and root's mounts in a namespace of their
+# own (a user's are anyway), so that none can be left.
+own=
+[ "$(id -u)" != 0 ] || own='unshare --mount'
+TMPDIR=$scratch setsid $own mmdebstrap --quiet --mode=auto --architectures=amd64 --variant=essential --format=null --skip=cleanup \
 	--keyring=$keyring --components=main --include=$packages \
 	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \

@@ -11,6 +11,21 @@ root=$1
 here=$root/winvm-build
 say() { echo "wine image: $*" >&2; }
 
+# What runs in the root as Administrator, in a UTS namespace of its own, since
+# Wine's prefix remembers the machine's name.
+as_administrator() {
+	unshare --uts sh -c 'hostname WINVM && exec "$@"' sh \
+		chroot "$root" env -i PATH=/usr/bin:/bin \
+		setpriv --reuid 1000 --regid 1000 --clear-groups "$@" </dev/null
+}
+# Wine's server is a daemon: a signal to our group doesn't reach it.
+stop() {
+	trap - HUP INT TERM
+	[ ! -d "$root/run/user/1000/wine" ] || as_administrator sh /winvm-build/prefix.sh stop 2>/dev/null || true
+	exit 1
+}
+trap stop HUP INT TERM
+
 mkdir -p "$here/out" "$here/deb"
 
 say "fetching the kernel and mount.cifs"
@@ -99,7 +114,6 @@ mkdir -p "$root/home/Administrator" "$root/winvm"
 chown 1000:1000 "$root/home/Administrator"
 
 say "making Wine's prefix"
-# In a UTS namespace, since the prefix remembers the machine's name.
 cat >"$here/prefix.sh" <<'EOF'
 set -eu
 set -a
@@ -107,6 +121,7 @@ set -a
 HOME=/home/Administrator
 set +a
 cd "$HOME"
+[ "${1:-}" != stop ] || exec wineserver64 -k
 wine64 wineboot -i
 wineserver64 -w
 cd "$WINEPREFIX"
@@ -117,9 +132,7 @@ EOF
 mkdir -p "$root/run/user/1000"
 chown 1000:1000 "$root/run/user/1000"
 chmod 700 "$root/run/user/1000"
-unshare --uts sh -c 'hostname WINVM && exec "$@"' sh \
-	chroot "$root" env -i PATH=/usr/bin:/bin \
-	setpriv --reuid 1000 --regid 1000 --clear-groups sh /winvm-build/prefix.sh </dev/null >"$here/prefix.log" 2>&1 || {
+as_administrator sh /winvm-build/prefix.sh >"$here/prefix.log" 2>&1 || {
 	tail -n 20 "$here/prefix.log" >&2
 	say "Wine's prefix couldn't be made"
 	exit 1

@@ -1,0 +1,168 @@
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// longCommand says "on" and then does nothing for a minute.
+var longCommand = []string{"--", "cmd", "/c", `echo on& S:\tool\tool.exe sleep 60000`}
+
+// A VM that dies under a command is told at once, with what was last seen of it.
+func TestVMDies(t *testing.T) {
+	for _, vm := range []string{"controller", "guest"} {
+		t.Run(vm, func(t *testing.T) {
+			e := newEnv(t)
+			r := e.startBuild(append([]string{"--out", e.path("o")}, longCommand...)...)
+			r.await("on")
+			must(t, syscall.Kill(e.qemu(vm), syscall.SIGKILL))
+			sent := time.Now()
+			r.wait()
+			if d := time.Since(sent); d > 2*time.Second {
+				t.Errorf("it took %v to notice", d)
+			}
+			r.wants(125, "VM "+vm+": a signal ended QEMU: killed", "last on the controller's console:")
+			r.namesLogs()
+			if exists(e.path("o")) {
+				t.Error("there is an output")
+			}
+		})
+	}
+}
+
+// qemu is the process of a VM.
+func (e *env) qemu(vm string) int {
+	e.t.Helper()
+	pid := 0
+	within(e.t, 20*time.Second, "QEMU of the "+vm, func() bool {
+		pid = e.qemus()[vm]
+		return pid != 0
+	})
+	return pid
+}
+
+// The same before there is a command.
+func TestVMDiesEarly(t *testing.T) {
+	for _, after := range []time.Duration{0, 100, 300} {
+		e := newEnv(t)
+		r := e.startBuild(longCommand...)
+		pid := e.qemu("guest")
+		time.Sleep(after * time.Millisecond)
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		r.wait()
+		r.wants(125, "VM guest")
+		if r.took > 15*time.Second {
+			t.Errorf("it took %v", r.took)
+		}
+	}
+}
+
+// A VM that stands still can only be told from a slow one by the clock; the clock
+// must work without it.
+func TestVMHangs(t *testing.T) {
+	for _, vm := range []string{"controller", "guest"} {
+		t.Run(vm, func(t *testing.T) {
+			e := newEnv(t)
+			r := e.startBuild(append([]string{"--timeout", "4s"}, longCommand...)...)
+			r.await("on")
+			must(t, syscall.Kill(e.qemu(vm), syscall.SIGSTOP))
+			r.wait()
+			r.wants(124, "the command has run for 4s")
+			if r.took > 15*time.Second {
+				t.Errorf("it took %v", r.took)
+			}
+		})
+	}
+}
+
+// Ctrl-C works on a VM that stands still, too.
+func TestInterruptHungVM(t *testing.T) {
+	e := newEnv(t)
+	r := e.startBuild(longCommand...)
+	r.await("on")
+	must(t, syscall.Kill(e.qemu("controller"), syscall.SIGSTOP))
+	must(t, r.cmd.Process.Signal(syscall.SIGINT))
+	sent := time.Now()
+	r.wait()
+	r.wants(130)
+	if d := time.Since(sent); d > 3*time.Second {
+		t.Errorf("it took %v", d)
+	}
+}
+
+// killSSH ends the guest's side of the SSH connection: the process of sshd that
+// serves it is Administrator's own. start /unix is Wine's; no Windows guest could.
+const killSSH = `echo on& start /wait /unix /bin/sh -c "for p in /proc/[0-9]*; do if grep -q notty $p/cmdline; then kill -9 ${p#/proc/}; fi; done"& S:\tool\tool.exe sleep 60000`
+
+func TestSSHDies(t *testing.T) {
+	e := newEnv(t)
+	r := e.build("--out", e.path("o"), "--", "cmd", "/c", killSSH)
+	r.wants(125, "exit is unknown", "SSH")
+	r.namesLogs()
+	if r.took > 30*time.Second || exists(e.path("o")) {
+		t.Errorf("it took %v; output exists: %v", r.took, exists(e.path("o")))
+	}
+}
+
+// hostagent killed with SIGKILL takes its VMs along; the next run sweeps what it
+// left, also beside --out.
+func TestHostagentKilled(t *testing.T) {
+	e := newEnv(t)
+	for i, after := range []time.Duration{100, 300, 0} {
+		r := e.startBuild(append([]string{"--out", e.path("o")}, longCommand...)...)
+		if i == 2 {
+			r.await("on")
+		} else {
+			e.qemu("guest")
+			time.Sleep(after * time.Millisecond)
+		}
+		must(t, r.cmd.Process.Kill())
+		<-r.done
+		within(t, 2*time.Second, "its QEMUs end", func() bool { return len(e.qemus()) == 0 })
+		if len(e.leftovers()) < 2 {
+			t.Errorf("run %d: no run directory and no staging to sweep: %v", i, e.leftovers())
+		}
+		if i < 2 {
+			continue
+		}
+		// wait, in build, finds what three killed runs left.
+		r = e.build("--out", e.path("o"), "--", "cmd", "/c", "echo x >%out%")
+		r.wants(0)
+	}
+	if !exists(e.path("o")) {
+		t.Error("the build after it has no output")
+	}
+}
+
+// A build leaves the runs of others alone that are alive.
+func TestSweepSparesTheLiving(t *testing.T) {
+	e := newEnv(t)
+	r := e.startBuild("--out", e.path("o"), "--", "cmd", "/c", `echo on& S:\tool\tool.exe await X:\go 60000& echo x >%out%`)
+	r.await("on")
+	other := e.startBuild("--", "cmd", "/c", "exit 0")
+	<-other.done
+	other.wants(0)
+	runs, err := filepath.Glob(filepath.Join(e.state, "run", "*", "xchg"))
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("run directories: %v, %v", runs, err)
+	}
+	writeFile(t, filepath.Join(runs[0], "go"), "go on\n")
+	r.wait()
+	r.wants(0)
+	if !strings.Contains(r.stdout.String(), "go on") || !exists(e.path("o")) {
+		t.Errorf("it said %q", r.stdout)
+	}
+}
+
+// Logs are kept for the runs that failed, and not for ever.
+func TestLogsAreKept(t *testing.T) {
+	e := newEnv(t)
+	e.build("--", "cmd", "/c", "exit 3").wants(3)
+	if logs, _ := os.ReadDir(filepath.Join(e.state, "logs")); len(logs) != 0 {
+		t.Errorf("a command that failed by itself left logs: %v", logs)
+	}
+}

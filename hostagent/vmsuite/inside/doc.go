@@ -1,0 +1,3 @@
+// Package inside is what runs in the controller VM in the controller agent's
+// place: see package vmsuite. It is built with the tag vmsuite only.
+package inside

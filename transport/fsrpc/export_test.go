@@ -1,0 +1,18 @@
+package fsrpc
+
+// The operations by their names in docs/protocol.md.
+var Ops = map[string]uint16{
+	"attach": opAttach, "lookup": opLookup, "realname": opRealName, "forget": opForget,
+	"getattr": opGetattr, "setattr": opSetattr, "readlink": opReadlink, "mkdir": opMkdir,
+	"symlink": opSymlink, "link": opLink, "create": opCreate, "unlink": opUnlink,
+	"rmdir": opRmdir, "rename": opRename, "open": opOpen, "read": opRead, "write": opWrite,
+	"readdir": opReaddir, "fsync": opFsync, "fallocate": opFallocate, "lseek": opLseek,
+	"release": opRelease, "statfs": opStatfs, "sync": opSync, "sections": opSections,
+	"metadata": opMetadata, "storeread": opStoreRead,
+}
+
+// What tests of the limits need to know.
+const (
+	MaxFrame           = maxFrame
+	MaxSectionsPerCall = maxSectionsPerCall
+)
