@@ -2,6 +2,7 @@ package hostagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -107,17 +108,16 @@ func (h *Host) suspend(ctx context.Context, i *image.Image) error {
 	if err != nil {
 		return err
 	}
+	logs := run.KeepLogs() // an error names files in it
 	err = suspend.Suspend(ctx, suspend.Config{
 		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel),
 		Agent: helpers[agentFile], Runner: helpers[runnerFile], Build: h.Version,
-		WorkDir: run.LogDir(), Report: h.Report, Log: h.Log,
+		WorkDir: run.Path("work"), LogDir: logs, Report: h.Report, Log: h.Log,
 	})
-	if err != nil && ctx.Err() == nil {
-		run.KeepLogs()
+	if err == nil || ctx.Err() != nil {
+		err = errors.Join(err, os.RemoveAll(logs))
 	}
-	if e := run.Remove(); err == nil {
-		err = e
-	}
+	err = errors.Join(err, run.Remove())
 	if err == nil {
 		h.Report.Stage("done", "image %s is suspended", i.Name)
 	}

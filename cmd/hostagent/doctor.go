@@ -21,7 +21,7 @@ fail), found, hint.`,
 			return err
 		}
 		checks := h.Doctor(c.Context)
-		if err := c.Context.Err(); err != nil { // what was found then means nothing
+		if err := c.Err(); err != nil { // what was found then means nothing
 			return err
 		}
 		if c.Bool("json") {

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -47,7 +49,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if r, ok := app.Metadata[reportKey].(*event.Reporter); ok {
 		r.Tell(event.KindFailed, "%v", err)
 	}
-	fmt.Fprintf(stderr, "hostagent: %v\n", err)
+	fmt.Fprintf(stderr, "hostagent: %s\n", printable(err.Error()))
 	switch {
 	case s != nil:
 		return s.status
@@ -56,6 +58,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	default:
 		return build.StatusFailed
 	}
+}
+
+// printable takes out of a message what could confuse a terminal: some of it may
+// have come from a VM.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, s)
 }
 
 // A statusError makes the process exit with a status; err is nil if there is

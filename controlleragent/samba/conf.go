@@ -6,8 +6,7 @@
 // account, with a random password per image; no guest account, and the share's files are
 // touched as that account's Unix user.
 //
-// What the settings are for is said beside each in Render; design.md section 7 has
-// the reasons. Measuring them one by one is the next step, so
+// What the settings are for is said beside each in Render. Measuring them one by one is the next step, so
 // whatever has no reason here yet is Samba's default.
 package samba
 

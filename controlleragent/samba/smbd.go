@@ -75,9 +75,17 @@ func (s *Server) wait() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.stopped {
-		s.err = fmt.Errorf("%w: %v: %s", ErrEnded, err, s.out)
+		s.err = fmt.Errorf("%w: %w: %s", ErrEnded, exitError(err), s.out)
 	}
 	close(s.done)
+}
+
+// exitError makes an exit with status 0 an error, too.
+func exitError(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
 }
 
 // Done is closed when smbd has ended.

@@ -112,21 +112,6 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-func TestSignal(t *testing.T) {
-	g, _ := connected(t)
-	c := begin(t, g, agentrpc.ExecStart{Command: `trap 'echo caught; exit 3' TERM; echo ready; while :; do read x || sleep 0.1; done`})
-	c.until("ready")
-	c.send(agentrpc.FrameSignal, "TERM")
-	c.status(3)
-	if !strings.Contains(c.stdout.String(), "caught") {
-		t.Errorf("stdout %q", &c.stdout)
-	}
-	c = begin(t, g, agentrpc.ExecStart{Command: "echo ready; exec cat"})
-	c.until("ready")
-	c.send(agentrpc.FrameSignal, "KILL")
-	c.fails("ended by signal KILL")
-}
-
 func TestPark(t *testing.T) {
 	g, _ := connected(t)
 	c := begin(t, g, agentrpc.ExecStart{Command: `printf 'ready\r\nmore'; read x; echo got $x; echo err >&2; exit 5`, Park: "runner"})

@@ -224,9 +224,17 @@ func TestRealName(t *testing.T) {
 	m := newMount(t, storefs.Config{})
 	setSession(t, m, store, outputs)
 	for _, c := range []struct{ dir, ask, want string }{
-		{"", "PATH-a", "Path-A"}, {"", "zZZ", "zzz"}, {"", "new-out", "New-Out"}, {"", "none", ""},
-		{"Path-A", "SUB", "Sub"}, {"Path-A", "su", ""}, {"Path-A/Sub", "GRÜßE.txt", "Grüße.TXT"},
-		{"Path-A/Sub", "two", "two"}, {"Path-A/Sub", "TWO", "TWO"}, {"Path-A/Sub", "tWO", "TWO"}, {"zzz", "x", ""},
+		{"", "PATH-a", "Path-A"},
+		{"", "zZZ", "zzz"},
+		{"", "new-out", "New-Out"},
+		{"", "none", ""},
+		{"Path-A", "SUB", "Sub"},
+		{"Path-A", "su", ""},
+		{"Path-A/Sub", "GRÜßE.txt", "Grüße.TXT"},
+		{"Path-A/Sub", "two", "two"},
+		{"Path-A/Sub", "TWO", "TWO"},
+		{"Path-A/Sub", "tWO", "TWO"},
+		{"zzz", "x", ""},
 		{"Path-A/Sub", strings.Repeat("q", 227), ""},
 	} {
 		buf := make([]byte, 256)

@@ -21,6 +21,7 @@ import (
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/rundir"
 	"winvm/hostagent/session"
+	"winvm/transport/mux"
 )
 
 // Limits of the stages that are not the command.
@@ -46,7 +47,8 @@ type build struct {
 	written writeErrors
 	staging string // directory that $out is made in
 	xchgDir string
-	jobDir  string // of this build, below xchg
+	jobs    *os.Root // xchg, for the job's files
+	jobDir  string   // of this build, below xchg
 	result  Result
 
 	succeeded bool
@@ -115,7 +117,7 @@ func (b *build) all(ctx context.Context, work func(context.Context) error) (err 
 	if err = b.connect(ctx); err == nil {
 		err = work(ctx)
 	}
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
+	if cause := b.cause(ctx, err); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
 	var e *Error
@@ -123,6 +125,31 @@ func (b *build) all(ctx context.Context, work func(context.Context) error) (err 
 		err = b.describe(ctx, err)
 	}
 	return err
+}
+
+// deathLimit is how long the end of a QEMU may be behind the end of the channel
+// to it.
+const deathLimit = time.Second
+
+// cause is why ctx ended, or the death of a VM that is about to be known: of the
+// controller the end of the session is seen first.
+func (b *build) cause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err == nil || cause != nil {
+		return cause
+	}
+	if !errors.Is(err, mux.ErrPeerGone) && !errors.Is(err, mux.ErrLink) {
+		return nil
+	}
+	limit := time.NewTimer(deathLimit)
+	defer limit.Stop()
+	select {
+	case <-b.pair.Failed():
+		return b.pair.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-limit.C:
+		return nil
+	}
 }
 
 // describe adds what was last seen of the VMs, and keeps it.

@@ -29,21 +29,28 @@ func (b *build) writeJob() error {
 	if err != nil {
 		return &Error{Status: StatusCantRun, Err: err}
 	}
-	b.jobDir = filepath.Join(b.xchgDir, job.Dir, b.run.ID)
-	if err := os.MkdirAll(b.jobDir, 0o755); err != nil {
+	// A guest may have put anything there: nothing leads out of the directory.
+	if b.jobs, err = os.OpenRoot(b.xchgDir); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(b.jobDir, "job"), data, 0o644)
+	b.jobDir = filepath.Join(job.Dir, b.run.ID)
+	if err := b.jobs.MkdirAll(b.jobDir, 0o755); err != nil {
+		return fmt.Errorf("directory for the job in xchg: %w", err)
+	}
+	if err := b.jobs.WriteFile(filepath.Join(b.jobDir, "job"), data, 0o644); err != nil {
+		return fmt.Errorf("the job in xchg: %w", err)
+	}
+	return nil
 }
 
 // removeJob removes what winvm left in the user's xchg.
 func (b *build) removeJob() error {
-	if b.jobDir == "" {
+	if b.jobs == nil {
 		return nil
 	}
-	err := os.RemoveAll(b.jobDir)
-	_ = os.Remove(filepath.Dir(b.jobDir)) // unless another build's is in it
-	return err
+	err := b.jobs.RemoveAll(b.jobDir)
+	_ = b.jobs.Remove(job.Dir) // unless another build's is in it
+	return errors.Join(err, b.jobs.Close())
 }
 
 // command runs the command and returns both of its exit codes, compared.
@@ -108,17 +115,11 @@ func (b *build) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 
 // exitFile reads what winvm-run.exe wrote and compares it with the SSH status.
 func (b *build) exitFile(status uint32) (job.Exit, error) {
-	dir, err := os.Open(b.jobDir)
+	// What lies there is the guest's: no device is opened, nor waited for.
+	f, err := b.jobs.OpenFile(filepath.Join(b.jobDir, "exit"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return job.Exit{}, err
+		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, err)
 	}
-	defer func() { _ = dir.Close() }()
-	// What lies there is the guest's: no links are followed, no device is opened.
-	fd, err := unix.Openat(int(dir.Fd()), "exit", unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, errors.Join(err, b.written.err()))
-	}
-	f := os.NewFile(uintptr(fd), filepath.Join(b.jobDir, "exit"))
 	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, job.MaxExit+1))
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// longCommand says "on" and then does nothing for a minute.
-var longCommand = []string{"--", "cmd", "/c", `echo on& S:\tool\tool.exe sleep 60000`}
+// longCommand says "started" and then does nothing for a minute.
+var longCommand = []string{"--", "cmd", "/c", `echo started& S:\tool\tool.exe sleep 60000`}
 
 // A VM that dies under a command is told at once, with what was last seen of it.
 func TestVMDies(t *testing.T) {
@@ -18,7 +18,7 @@ func TestVMDies(t *testing.T) {
 		t.Run(vm, func(t *testing.T) {
 			e := newEnv(t)
 			r := e.startBuild(append([]string{"--out", e.path("o")}, longCommand...)...)
-			r.await("on")
+			r.await("started")
 			must(t, syscall.Kill(e.qemu(vm), syscall.SIGKILL))
 			sent := time.Now()
 			r.wait()
@@ -68,7 +68,7 @@ func TestVMHangs(t *testing.T) {
 		t.Run(vm, func(t *testing.T) {
 			e := newEnv(t)
 			r := e.startBuild(append([]string{"--timeout", "4s"}, longCommand...)...)
-			r.await("on")
+			r.await("started")
 			must(t, syscall.Kill(e.qemu(vm), syscall.SIGSTOP))
 			r.wait()
 			r.wants(124, "the command has run for 4s")
@@ -83,7 +83,7 @@ func TestVMHangs(t *testing.T) {
 func TestInterruptHungVM(t *testing.T) {
 	e := newEnv(t)
 	r := e.startBuild(longCommand...)
-	r.await("on")
+	r.await("started")
 	must(t, syscall.Kill(e.qemu("controller"), syscall.SIGSTOP))
 	must(t, r.cmd.Process.Signal(syscall.SIGINT))
 	sent := time.Now()
@@ -96,7 +96,7 @@ func TestInterruptHungVM(t *testing.T) {
 
 // killSSH ends the guest's side of the SSH connection: the process of sshd that
 // serves it is Administrator's own. start /unix is Wine's; no Windows guest could.
-const killSSH = `echo on& start /wait /unix /bin/sh -c "for p in /proc/[0-9]*; do if grep -q notty $p/cmdline; then kill -9 ${p#/proc/}; fi; done"& S:\tool\tool.exe sleep 60000`
+const killSSH = `echo started& start /wait /unix /bin/sh -c "for p in /proc/[0-9]*; do if grep -q notty $p/cmdline; then kill -9 ${p#/proc/}; fi; done"& S:\tool\tool.exe sleep 60000`
 
 func TestSSHDies(t *testing.T) {
 	e := newEnv(t)
@@ -115,7 +115,7 @@ func TestHostagentKilled(t *testing.T) {
 	for i, after := range []time.Duration{100, 300, 0} {
 		r := e.startBuild(append([]string{"--out", e.path("o")}, longCommand...)...)
 		if i == 2 {
-			r.await("on")
+			r.await("started")
 		} else {
 			e.qemu("guest")
 			time.Sleep(after * time.Millisecond)
@@ -141,8 +141,8 @@ func TestHostagentKilled(t *testing.T) {
 // A build leaves the runs of others alone that are alive.
 func TestSweepSparesTheLiving(t *testing.T) {
 	e := newEnv(t)
-	r := e.startBuild("--out", e.path("o"), "--", "cmd", "/c", `echo on& S:\tool\tool.exe await X:\go 60000& echo x >%out%`)
-	r.await("on")
+	r := e.startBuild("--out", e.path("o"), "--", "cmd", "/c", `echo started& S:\tool\tool.exe await X:\go 60000& echo x >%out%`)
+	r.await("started")
 	other := e.startBuild("--", "cmd", "/c", "exit 0")
 	<-other.done
 	other.wants(0)

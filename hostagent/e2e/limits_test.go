@@ -12,12 +12,12 @@ import (
 
 func TestTimeout(t *testing.T) {
 	e := newEnv(t)
-	r := e.build("--timeout", "2s", "--out", e.path("o"), "--result", e.path("result"), "--", toolPath, "lines", "100", "300")
-	r.wants(124, "the command has run for 2s", "the consoles' logs: ")
+	r := e.build("--timeout", "6s", "--out", e.path("o"), "--result", e.path("result"), "--", toolPath, "lines", "100", "300")
+	r.wants(124, "the command has run for 6s", "the consoles' logs: ")
 	if !strings.HasPrefix(lf(r.stdout.String()), "out 0\n") {
 		t.Errorf("the output before the end is lost: %q", r.stdout)
 	}
-	if r.took > 10*time.Second || exists(e.path("o")) {
+	if r.took > 12*time.Second || exists(e.path("o")) {
 		t.Errorf("it took %v; output exists: %v", r.took, exists(e.path("o")))
 	}
 	if got := readResult(t, e.path("result")); got.Status != 124 || got.ExitCode != nil {
@@ -98,8 +98,8 @@ func TestInterruptBusy(t *testing.T) {
 		after          time.Duration
 	}{
 		"output":  {toolPath + ` flood 1000000`, "\x00", 100},
-		"writing": {`echo on& ` + toolPath + ` fill %out% 500000`, "on", 700},
-		"ending":  {`echo on& ` + toolPath + ` fill %out% 20000& echo over`, "over", 0},
+		"writing": {`echo started& ` + toolPath + ` fill %out% 500000`, "started", 700},
+		"ending":  {`echo started& ` + toolPath + ` fill %out% 20000& echo over`, "over", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
@@ -170,7 +170,7 @@ func TestSameOutAtOnce(t *testing.T) {
 	e := newEnv(t)
 	var runs [2]*run
 	for i := range runs {
-		runs[i] = e.startBuild("--out", e.path("o"), "--", "cmd", "/c", fmt.Sprintf(`md %%out%%& echo %d>%%out%%\who& S:\tool\tool.exe sleep 1500`, i))
+		runs[i] = e.startBuild("--out", e.path("o"), "--", "cmd", "/c", fmt.Sprintf(`md %%out%%& echo build%d>%%out%%\who& S:\tool\tool.exe sleep 1500`, i))
 	}
 	won := -1
 	for i, r := range runs {
@@ -182,7 +182,7 @@ func TestSameOutAtOnce(t *testing.T) {
 			t.Errorf("build %d: status %d: %s", i, r.status(), r.stderr)
 		}
 	}
-	if got := lf(readFile(t, e.path("o", "who"))); got != fmt.Sprintln(won) {
+	if got := lf(readFile(t, e.path("o", "who"))); got != fmt.Sprintf("build%d\n", won) {
 		t.Errorf("build %d won, and the output is of build %q", won, got)
 	}
 	e.checkClean()

@@ -122,7 +122,7 @@ func removeAll(dir string) error {
 	if !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	_ = filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(p string, e os.DirEntry, _ error) error {
 		if e != nil && e.IsDir() {
 			_ = os.Chmod(p, 0o700)
 		}

@@ -54,6 +54,7 @@ type Config struct {
 	Runner  string // path of winvm-run.exe
 	Build   string // this program's version
 	WorkDir string // for temporary files; removed by the caller
+	LogDir  string // for the consoles' logs
 	Report  *event.Reporter
 	Log     *slog.Logger
 }
@@ -126,7 +127,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, Runner: Runner,
 		Controller: controller.Identity(), Guest: windows.Identity(),
 	}
-	cfg := pair.Config{Controller: controller, Guest: windows, StateDir: a.dir, LogDir: a.WorkDir, Log: a.Log}
+	cfg := pair.Config{Controller: controller, Guest: windows, StateDir: a.dir, LogDir: a.LogDir, Log: a.Log}
 	a.Report.Stage("suspend", "booting both VMs (%s)", a.Accel)
 	p, err := pair.Boot(ctx, cfg)
 	if err != nil {
@@ -146,7 +147,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", err, cause)
 		}
-		return fmt.Errorf("%w%s", err, p.Describe(context.WithoutCancel(ctx), a.WorkDir))
+		return fmt.Errorf("%w%s", err, p.Describe(context.WithoutCancel(ctx), a.LogDir))
 	}
 	a.Report.Stage("suspend", "saving both VMs")
 	ctx, cancelSave := context.WithTimeout(ctx, saveLimit)
@@ -242,7 +243,10 @@ func (a *attempt) commands(ctx context.Context, s *session.Session, list []strin
 		if err != nil {
 			return fmt.Errorf("in the guest: %s: %w: %s", shown, err, said)
 		}
-		if exit.Status == nil || *exit.Status != 0 {
+		if exit.Status == nil {
+			return fmt.Errorf("in the guest: %s: no exit status: %s", shown, said)
+		}
+		if *exit.Status != 0 {
 			return fmt.Errorf("in the guest: %s: exit status %d: %s", shown, *exit.Status, strings.TrimSpace(said.String()))
 		}
 		a.Log.Debug("in the guest", "command", shown, "said", said.String())

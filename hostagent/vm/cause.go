@@ -45,7 +45,9 @@ func (e *EndError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "VM %s: %v", e.Name, e.Cause)
 	for _, part := range []struct{ before, text string }{
-		{": ", e.Detail}, {"; QEMU: ", e.Status}, {"; QEMU said: ", e.Stderr},
+		{": ", e.Detail},
+		{"; QEMU: ", e.Status},
+		{"; QEMU said: ", e.Stderr},
 		{"; the console said last: ", lastLine(e.Console)},
 	} {
 		// What a killed VM has to say doesn't matter.

@@ -76,7 +76,7 @@ func initrd(t *testing.T, a recipe.Artefact) string {
 func TestSharesInControllerVM(t *testing.T) {
 	needs.Tool(t, "qemu-system-x86_64")
 	cache := needs.Env(t, "WINVM_CACHE_DIR", "where `hostagent image create` has put the controller's root file system; `make test` sets it")
-	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	log := slog.New(slog.DiscardHandler)
 	a, err := recipe.Get(ctx, "controller", cache, false, func(l string) { t.Log(l) }, log)

@@ -87,7 +87,7 @@ func listenInPlace(path string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	d, err := os.Open(tmp)
 	if err != nil {
 		return nil, err

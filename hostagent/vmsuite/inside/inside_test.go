@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"testing"
 	"time"
 
@@ -116,8 +117,23 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	fmt.Println("mounted")
+	time.AfterFunc(stuckAfter, dumpStacks)
 	<-s.Done()
 	return s.Err()
+}
+
+// stuckAfter is when the tests must have hung: they take a minute or two.
+const stuckAfter = 6 * time.Minute
+
+// dumpStacks writes where every thread of the tests' process and every goroutine
+// of this one is.
+func dumpStacks() {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", os.Getppid()))
+	for _, f := range tasks {
+		b, _ := os.ReadFile(f)
+		fmt.Fprintf(os.Stderr, "%s\n%s\n", f, b)
+	}
+	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 }
 
 func dial(ctx context.Context) (*mux.Session, error) {

@@ -90,7 +90,7 @@ func count() error {
 func echo() error {
 	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 	if err != nil || len(names) == 0 {
-		return fmt.Errorf("no virtio-serial port: %v", err)
+		return fmt.Errorf("no virtio-serial port: %w", err)
 	}
 	for _, file := range names {
 		name, _ := os.ReadFile(file)

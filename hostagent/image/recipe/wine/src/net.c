@@ -157,13 +157,6 @@ static BOOL option(const WCHAR *text, const char *word)
     return TRUE;
 }
 
-static DWORD length(const WCHAR *s)
-{
-    DWORD n = 0;
-    while (s[n]) n++;
-    return n;
-}
-
 static HANDLE mount_manager(void)
 {
     if (manager == INVALID_HANDLE_VALUE)
@@ -240,7 +233,7 @@ static DWORD ask(const char *verb, const char *host, const char *share, const ch
     static WCHAR path[64] = ANSWERS;
     char id[17], answer[16];
     LARGE_INTEGER counter;
-    DWORD done, waited, code = 0, i, at = length(path);
+    DWORD done, waited, code = 0, i, at = sizeof(ANSWERS) / sizeof(WCHAR) - 1;
     HANDLE h;
 
     QueryPerformanceCounter(&counter);
@@ -365,17 +358,16 @@ static void disconnect(WCHAR letter, BOOL required)
     set_drive(letter, DRIVE_NO_ROOT_DIR, NULL, NULL);
 }
 
-static void use(void)
+/* What was asked for, by use_arguments. */
+static WCHAR *device, *remote, *password, letter; /* letter: 0 for none or `*` */
+static const WCHAR *user;
+static BOOL delete;
+
+static void use_arguments(void)
 {
-    WCHAR *device = NULL, *remote = NULL, *password = NULL;
-    const WCHAR *user = NULL, *value;
-    BOOL delete = FALSE;
-    const char *host, *share;
-    WCHAR letter = 0;
-    DWORD code;
+    const WCHAR *value;
     int i;
 
-    if (arguments == 2) list();
     for (i = 2; i < arguments; i++) {
         WCHAR *a = argument[i];
         if ((value = starts(a, "/user:")) || (value = starts(a, "/u:"))) user = value;
@@ -390,68 +382,88 @@ static void use(void)
         else if (!password && remote) password = a;
         else usage("Too many arguments.");
     }
-    if (!device && !remote) {
-        if (user || delete) usage("Which connection?");
-        succeed(); /* NET USE /PERSISTENT:... alone only sets a default */
-    }
-    if (device && !is(device, "*")) {
-        letter = lower(device[0]) - 32;
-        if (letter < 'A' || letter > 'Z' || device[1] != ':' || (device[2] && !(device[2] == '\\' && !device[3])))
-            system_error(1200);
-    }
+    if (!device || is(device, "*")) return;
+    letter = lower(device[0]) - 32;
+    if (letter < 'A' || letter > 'Z' || device[1] != ':' || (device[2] && !(device[2] == '\\' && !device[3])))
+        system_error(1200);
+}
 
-    if (delete) {
-        if (!device) {
-            WCHAR l;
-            union drive_buffer b;
-            unc(remote, &host, &share);
-            for (l = 'A'; l <= 'Z'; l++) {
-                const char *r = remote_of(l, &b), *h = host, *s = share;
-                if (!r) continue;
-                while (*h && *r == *h) r++, h++;
-                if (*h || *r++ != '/') continue;
-                while (*s && *r == *s) r++, s++;
-                if (!*s && !*r) system_error(2404); /* a drive letter still uses it */
-            }
-            if ((code = ask("umount", host, share, "", ""))) system_error(code);
-            succeed();
-        }
-        if (letter) disconnect(letter, TRUE);
-        else for (letter = 'A'; letter <= 'Z'; letter++) disconnect(letter, FALSE);
-        succeed();
-    }
+static void use_delete(void)
+{
+    const char *host, *share;
+    union drive_buffer b;
+    DWORD code;
+    WCHAR l;
 
-    if (!remote) { /* NET USE S: shows it */
-        union drive_buffer b;
-        const char *r = letter ? remote_of(letter, &b) : NULL;
-        char c[2] = { 0, 0 };
-        if (!r) system_error(2250);
-        put(out, "Local name        ");
-        c[0] = (char)letter;
+    if (letter) disconnect(letter, TRUE);
+    for (l = 'A'; device && !letter && l <= 'Z'; l++) disconnect(l, FALSE);
+    if (device) succeed();
+
+    unc(remote, &host, &share);
+    for (l = 'A'; l <= 'Z'; l++) {
+        const char *r = remote_of(l, &b), *h = host, *s = share;
+        if (!r) continue;
+        while (*h && *r == *h) r++, h++;
+        if (*h || *r++ != '/') continue;
+        while (*s && *r == *s) r++, s++;
+        if (!*s && !*r) system_error(2404); /* a drive letter still uses it */
+    }
+    if ((code = ask("umount", host, share, "", ""))) system_error(code);
+    succeed();
+}
+
+static void use_show(void)
+{
+    union drive_buffer b;
+    const char *r = letter ? remote_of(letter, &b) : NULL;
+    char c[2] = { (char)letter, 0 };
+
+    if (!r) system_error(2250);
+    put(out, "Local name        ");
+    put(out, c);
+    put(out, ":\r\nRemote name       \\\\");
+    for (; *r; r++) {
+        c[0] = *r == '/' ? '\\' : *r;
         put(out, c);
-        put(out, ":\r\nRemote name       \\\\");
-        for (; *r; r++) {
-            c[0] = *r == '/' ? '\\' : *r;
-            put(out, c);
-        }
-        put(out, "\r\nResource type     Disk\r\nStatus            OK\r\n");
-        succeed();
     }
+    put(out, "\r\nResource type     Disk\r\nStatus            OK\r\n");
+    succeed();
+}
+
+static void use_connect(void)
+{
+    const char *host, *share;
+    BOOL any = device && !letter;
+    DWORD code;
+
     unc(remote, &host, &share);
     if (password && is(password, "*"))
         usage("Asking for a password isn't supported: give it in the command line.");
     if (letter && in_use(letter)) system_error(85);
-    if (device && !letter)
+    if (any)
         for (letter = 'Z'; in_use(letter); letter--)
             if (letter == 'D') system_error(85);
     if ((code = ask("mount", host, share, utf8(2, user), utf8(3, password)))) system_error(code);
     if (letter) set_drive(letter, DRIVE_REMOTE, host, share);
-    if (device && is(device, "*")) {
+    if (any) {
         char text[] = "Drive Z: is now connected.\r\n\r\n";
         text[6] = (char)letter;
         put(out, text);
     }
     succeed();
+}
+
+static void use(void)
+{
+    if (arguments == 2) list();
+    use_arguments();
+    if (!device && !remote) {
+        if (user || delete) usage("Which connection?");
+        succeed(); /* NET USE /PERSISTENT:... alone only sets a default */
+    }
+    if (delete) use_delete();
+    if (!remote) use_show();
+    use_connect();
 }
 
 void start(void)
