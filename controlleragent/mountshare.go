@@ -126,7 +126,7 @@ func serveMount(ctx context.Context, c MountConfig, conn *net.UnixConn, m *mount
 	}
 	var shares mounts.Shares
 	if err := attach(ctx, &shares, c.Share, stream); err != nil {
-		return err
+		return fmt.Errorf("share %s (does the host agent serve it?): %w", c.Share, err)
 	}
 	if err := m.Attach(ctx, shares); err != nil {
 		return err

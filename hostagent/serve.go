@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 
 	"winvm/hostagent/event"
@@ -31,6 +32,13 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 	}
 	if _, err := hostfs.RaiseFileLimit(); err != nil {
 		return err
+	}
+	if o.Xchg != "" {
+		if st, err := os.Stat(o.Xchg); err != nil {
+			return fmt.Errorf("--xchg: %w", err)
+		} else if !st.IsDir() {
+			return fmt.Errorf("--xchg %s is not a directory", o.Xchg)
+		}
 	}
 	var shares export.Shares
 	if o.Store != "" {

@@ -51,8 +51,8 @@ func Render(c Config) string {
 	} else {
 		set("ntlm auth", "ntlmv2-only")
 		set("server signing", "mandatory")
-		set("smb ports", fmt.Sprint(c.Port))
 	}
+	set("smb ports", fmt.Sprint(c.Port))
 	if len(c.Interfaces) > 0 {
 		set("interfaces", strings.Join(c.Interfaces, " "))
 		set("bind interfaces only", "yes")

@@ -13,7 +13,12 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// stopTimeout is how long smbd may take to end in order.
+const stopTimeout = 3 * time.Second
 
 // ErrEnded is wrapped by the error of an smbd that ended by itself.
 var ErrEnded = errors.New("smbd ended")
@@ -71,6 +76,12 @@ func setPassword(ctx context.Context, conf, user, password string) error {
 }
 
 func (s *Server) wait() {
+	pid := s.cmd.Process.Pid
+	// Until smbd is waited for its number can't be another's. Its connection
+	// processes don't end with it, and hold its output open.
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	_ = syscall.Kill(-pid, syscall.SIGKILL)
 	err := s.cmd.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,16 +126,15 @@ func (s *Server) Stop() {
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
-	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
-	t := time.NewTimer(3 * time.Second)
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // its children end with it
+	t := time.NewTimer(stopTimeout)
 	defer t.Stop()
 	select {
 	case <-s.done:
 	case <-t.C:
-		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		_ = s.cmd.Process.Kill()
 		<-s.done
 	}
-	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // connection processes
 }
 
 // A tail keeps the last max bytes written to it.

@@ -45,10 +45,12 @@ type frame struct {
 }
 
 // Serve carries out what one exec stream asks for, until the command has ended
-// or the stream or ctx has: then the command's SSH session is closed, and Serve
-// returns without waiting for the guest, which may be dead. It closes the stream.
+// or the stream, ctx or the Guest has: then the command's SSH session is closed,
+// and Serve returns without waiting for the guest, which may be dead. It closes
+// the stream.
 func (g *Guest) Serve(ctx context.Context, c *agentrpc.ExecConn) {
 	ctx, end := context.WithCancelCause(ctx)
+	defer context.AfterFunc(g.closing, func() { end(errClosed) })()
 	frames := make(chan frame, framesAhead)
 	var reader sync.WaitGroup
 	reader.Go(func() { end(fmt.Errorf("%w: %w", errHungUp, readFrames(ctx, c, frames))) })

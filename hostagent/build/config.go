@@ -76,7 +76,7 @@ func (c *Config) checkOut() error {
 		return fmt.Errorf("--out %s: there is no directory %s to put it into", abs, parent)
 	}
 	if why := manifest.WindowsName(filepath.Base(abs)); why != "" {
-		return fmt.Errorf("--out %s: Windows can't have a file of that name: %s", abs, why)
+		return fmt.Errorf("--out %s: Windows can't have a file of that name: it %s", abs, why)
 	}
 	return nil
 }

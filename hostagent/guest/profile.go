@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"sort"
 	"strings"
+	"time"
 )
 
 // ErrUnknown is wrapped by the error for a profile that does not exist.
@@ -29,9 +30,13 @@ type Profile struct {
 	RunnerPath string
 	// InstallRunner are commands that put it there from drive X:.
 	InstallRunner []string
-	// WarmUp are commands run once before the suspend, so that what they load is
-	// in memory at every revive.
+	// WarmUp are the lines of a batch file that is run once before the suspend, as
+	// a build would be, so that what it loads is in memory at every revive.
 	WarmUp []string
+	// Settle is how long the guest has to leave the shares alone before the
+	// suspend, so that its SMB client believes nothing it has seen there: after a
+	// revive other files stand in the same place.
+	Settle time.Duration
 	// ExitBits is how many bits of an exit code the guest's SSH server passes on:
 	// 32 for Windows, 8 where a Unix process stands in between. The whole code
 	// comes in the runner's file; the two are compared in these bits.

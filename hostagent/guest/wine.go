@@ -1,5 +1,7 @@
 package guest
 
+import "time"
+
 // wine is a small Debian with Wine that looks like a Windows machine from outside
 // (recipe/wine/README.md). It needs no licence.
 var wine = Profile{
@@ -14,7 +16,7 @@ var wine = Profile{
 		// -cpu max breaks Wine under QEMU 7.2's TCG (SMAP), and qemu64 is quicker
 		// there; x86-64-v2 is what Wine and current Windows programs may use.
 		CPUModel:   map[string]string{"tcg": "qemu64", "kvm": "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"},
-		Append:     "console=ttyS0 quiet panic=-1",
+		Append:     "console=tty0 console=ttyS0 quiet panic=-1 mitigations=off",
 		BootLimitS: 120,
 	},
 	SSH: SSH{Port: 22, User: "Administrator"},
@@ -29,7 +31,11 @@ var wine = Profile{
 		`copy /y X:\winvm-run.exe C:\winvm\winvm-run.exe`,
 	},
 	WarmUp: []string{
-		`cmd /c exit 0`,
+		`@echo off`,
+		`dir S:\ X:\ >nul`,
+		`cmd /c ver >nul`,
+		`exit 0`,
 	},
+	Settle:   2500 * time.Millisecond, // actimeo=1: recipe/wine/README.md
 	ExitBits: 8,
 }

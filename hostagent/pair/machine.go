@@ -75,7 +75,7 @@ func CheckIdentity(i *image.Image, controller, windows qemu.Machine) error {
 // CheckSize refuses sizes that a profile can't have.
 func CheckSize(p guest.Profile, memoryMiB, cpus int) error {
 	if memoryMiB < p.Machine.MinMemory || memoryMiB > qemu.MaxMemoryMiB {
-		return fmt.Errorf("--memory %d: guest %s needs at least %d MiB", memoryMiB, p.Name, p.Machine.MinMemory)
+		return fmt.Errorf("--memory %d: guest %s can have %d to %d MiB", memoryMiB, p.Name, p.Machine.MinMemory, qemu.MaxMemoryMiB)
 	}
 	if cpus < 1 || cpus > p.Machine.MaxCPUs {
 		return fmt.Errorf("--cpus %d: guest %s can have 1 to %d", cpus, p.Name, p.Machine.MaxCPUs)

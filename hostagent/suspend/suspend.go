@@ -24,6 +24,7 @@ import (
 	"winvm/hostagent/image"
 	"winvm/hostagent/image/recipe"
 	"winvm/hostagent/install"
+	"winvm/hostagent/job"
 	"winvm/hostagent/nixstore"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/session"
@@ -186,13 +187,72 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 		return err
 	}
 	a.Report.Stage("suspend", "warming up")
-	if err := a.commands(ctx, s, append(a.profile.InstallRunner, a.profile.WarmUp...)); err != nil {
+	if err := a.commands(ctx, s, a.profile.InstallRunner); err != nil {
+		return err
+	}
+	if err := a.warmUp(ctx, s); err != nil {
 		return err
 	}
 	if err := a.park(ctx, s); err != nil {
 		return err
 	}
+	settled := time.NewTimer(a.profile.Settle)
+	defer settled.Stop()
+	select {
+	case <-settled.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return s.Quiesce(ctx)
+}
+
+// Names of the job that warms the guest up.
+const (
+	warmID    = "warm-up"
+	warmBatch = "warm-up.bat"
+)
+
+// writeWarmUp puts the warm-up's batch file and job into xchg.
+func (a *attempt) writeWarmUp(xchg string) error {
+	text := strings.Join(a.profile.WarmUp, "\r\n") + "\r\n"
+	if err := os.WriteFile(filepath.Join(xchg, warmBatch), []byte(text), 0o644); err != nil {
+		return err
+	}
+	data, err := job.Job{Args: []string{"cmd", "/c", a.profile.XchgPath(warmBatch)}, Env: []string{"out=" + a.profile.StorePath("out")}}.Encode()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(xchg, job.Dir, warmID)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "job"), data, 0o644)
+}
+
+// warmUp runs a job as a build would.
+func (a *attempt) warmUp(ctx context.Context, s *session.Session) error {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	said := &strings.Builder{}
+	exit, err := s.Run(ctx, session.Exec{
+		ExecStart: agentrpc.ExecStart{Command: a.profile.RunnerPath},
+		Line:      a.profile.XchgPath(filepath.Join(job.Dir, warmID)),
+		Stdout:    said, Stderr: said,
+	})
+	if err != nil {
+		return fmt.Errorf("warming up: %w: %s", err, said)
+	}
+	if exit.Status == nil || *exit.Status != 0 {
+		return fmt.Errorf("warming up: %s ended with %v: %s", a.profile.RunnerPath, describeStatus(exit.Status), said)
+	}
+	return nil
+}
+
+func describeStatus(s *uint32) string {
+	if s == nil {
+		return "no exit status"
+	}
+	return fmt.Sprintf("exit status %d", *s)
 }
 
 // shares are an empty store and an xchg with the runner.
@@ -206,6 +266,9 @@ func (a *attempt) shares() (export.Shares, error) {
 	}
 	if err := copyFile(a.Runner, filepath.Join(xchg, runnerFile)); err != nil {
 		return export.Shares{}, fmt.Errorf("the program that starts commands in the guest: %w", err)
+	}
+	if err := a.writeWarmUp(xchg); err != nil {
+		return export.Shares{}, err
 	}
 	tree, err := hostfs.New(hostfs.Config{Root: xchg, Logger: a.Log})
 	if err != nil {
@@ -243,11 +306,8 @@ func (a *attempt) commands(ctx context.Context, s *session.Session, list []strin
 		if err != nil {
 			return fmt.Errorf("in the guest: %s: %w: %s", shown, err, said)
 		}
-		if exit.Status == nil {
-			return fmt.Errorf("in the guest: %s: no exit status: %s", shown, said)
-		}
-		if *exit.Status != 0 {
-			return fmt.Errorf("in the guest: %s: exit status %d: %s", shown, *exit.Status, strings.TrimSpace(said.String()))
+		if exit.Status == nil || *exit.Status != 0 {
+			return fmt.Errorf("in the guest: %s: %s: %s", shown, describeStatus(exit.Status), strings.TrimSpace(said.String()))
 		}
 		a.Log.Debug("in the guest", "command", shown, "said", said.String())
 	}

@@ -63,11 +63,13 @@ hold_services_back() {
 }
 
 # disable_services keeps the daemons of packages that were just installed from
-# starting at the next boot: winvm runs smbd itself and shares nothing else.
+# starting at the next boot: winvm and its tests run smbd and sshd themselves and
+# share nothing else.
 disable_services() {
-    case " $* " in *" samba "*) ;; *) return ;; esac
-    local service
-    for service in smbd nmbd samba-ad-dc; do
+    local service services=()
+    case " $* " in *" samba "*) services+=(smbd nmbd samba-ad-dc) ;; esac
+    case " $* " in *" openssh-server "*) services+=(ssh) ;; esac
+    for service in "${services[@]}"; do
         update-rc.d "$service" disable >/dev/null 2>&1 || true
         if [ -d /run/systemd/system ]; then
             systemctl disable "$service" >/dev/null 2>&1 || true
