@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,12 +39,7 @@ type Server struct {
 // Start writes smb.conf and the account and starts smbd. It returns when smbd
 // runs; that it listens is for the guest's connection to find out.
 func Start(ctx context.Context, c Config, log *slog.Logger) (*Server, error) {
-	for _, d := range []string{"private", "lock", "state", "cache", "pid", "ncalrpc"} {
-		if err := os.MkdirAll(filepath.Join(c.Dir, d), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.Chmod(filepath.Join(c.Dir, "private"), 0o700); err != nil {
+	if err := makeDirs(c.Dir); err != nil {
 		return nil, err
 	}
 	conf := filepath.Join(c.Dir, "smb.conf")
@@ -66,6 +62,16 @@ func Start(ctx context.Context, c Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
+// makeDirs makes the directories that Render names.
+func makeDirs(dir string) error {
+	for _, d := range []string{"private", "lock", "state", "cache", "pid", "ncalrpc"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(filepath.Join(dir, "private"), 0o700)
+}
+
 func setPassword(ctx context.Context, conf, user, password string) error {
 	cmd := exec.CommandContext(ctx, "smbpasswd", "-c", conf, "-s", "-a", user)
 	cmd.Stdin = strings.NewReader(password + "\n" + password + "\n")
@@ -82,6 +88,7 @@ func (s *Server) wait() {
 	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
+	s.endHelpers()
 	err := s.cmd.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,6 +106,25 @@ func exitError(err error) error {
 	return err
 }
 
+// endHelpers ends samba-dcerpcd and what it started. smbd starts it for the first
+// client that asks for more than files, in a session of its own, where it would
+// outlive smbd by a minute.
+func (s *Server) endHelpers() {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(s.conf), "pid", "samba-dcerpcd.pid"))
+	if err != nil {
+		return // there was no such client
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return
+	}
+	// The file may be older than the process that has the number now.
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err == nil && bytes.Contains(cmdline, []byte("--configfile="+s.conf+"\x00")) {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}
+
 // Done is closed when smbd has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
@@ -114,7 +140,7 @@ func (s *Server) Pid() int { return s.cmd.Process.Pid }
 
 // Status returns what smbstatus prints.
 func (s *Server) Status(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "smbstatus", "-c", s.conf, "--json").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "smbstatus", "--configfile="+s.conf, "--json").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("smbstatus: %w: %s", err, bytes.TrimSpace(out))
 	}

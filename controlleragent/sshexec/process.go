@@ -50,7 +50,7 @@ type frame struct {
 // the stream.
 func (g *Guest) Serve(ctx context.Context, c *agentrpc.ExecConn) {
 	ctx, end := context.WithCancelCause(ctx)
-	defer context.AfterFunc(g.closing, func() { end(errClosed) })()
+	defer context.AfterFunc(g.closing, func() { end(errClosed) })() //nolint:contextcheck // the Guest's life, beside this stream's
 	frames := make(chan frame, framesAhead)
 	var reader sync.WaitGroup
 	reader.Go(func() { end(fmt.Errorf("%w: %w", errHungUp, readFrames(ctx, c, frames))) })

@@ -207,7 +207,8 @@ func (g *Guest) adopt(conn net.Conn, client *ssh.Client) {
 	}
 	g.client, g.local, g.remote, g.state = client, conn.LocalAddr().String(), conn.RemoteAddr().String(), "connected"
 	select {
-	case <-g.lost: // it was the former connection's
+	case old := <-g.lost:
+		g.log.Debug("nobody asked about the end of the former SSH connection", "err", old)
 	default:
 	}
 	g.work.Go(func() { g.watch(client) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -285,11 +286,31 @@ func (b *build) revive(ctx context.Context) error {
 	if err := pair.CheckIdentity(b.image, controller, windows); err != nil {
 		return err
 	}
+	if err := checkStates(b.image); err != nil {
+		return err
+	}
 	b.pair, err = pair.Revive(ctx, pair.Config{
 		Controller: controller, Guest: windows, StateDir: dir, LogDir: b.run.LogDir(),
 		Timeline: b.Timeline, Log: b.Log,
 	})
 	return err
+}
+
+// checkStates compares the device states, a megabyte in all, with their digests: a
+// VM can load a damaged one and go on with wrong data.
+func checkStates(i *image.Image) error {
+	for _, vm := range []string{pair.Controller, pair.Guest} {
+		name := vm + ".state"
+		got, err := image.Describe(i.StatePath(name))
+		if err != nil {
+			return fmt.Errorf("%w: %q: %w", image.ErrDamaged, i.Name, err)
+		}
+		if got != i.State.Files[name] {
+			return fmt.Errorf("%w: %q: %s is not what was written; `hostagent suspend %s` makes it anew",
+				image.ErrDamaged, i.Name, filepath.Join(i.State.Dir, name), i.Name)
+		}
+	}
+	return nil
 }
 
 // runCommand is the work of Run.

@@ -48,6 +48,8 @@ type env struct {
 	dir   string
 	state string // --state-dir
 	store string // --store; has the store path "tool"
+
+	patience time.Duration
 }
 
 // sharedImages is the directory of images that the tests must not change.
@@ -69,7 +71,7 @@ func sharedImages(t testing.TB) string {
 func newEnv(t *testing.T) *env {
 	t.Helper()
 	images := sharedImages(t)
-	e := &env{t: t, dir: t.TempDir()}
+	e := &env{t: t, dir: t.TempDir(), patience: patience}
 	e.state, e.store = e.path("state"), e.path("store")
 	must(t, os.MkdirAll(e.state, 0o755))
 	must(t, os.Symlink(images, filepath.Join(e.state, "images")))
@@ -179,8 +181,8 @@ func (r *run) wait() {
 	r.e.t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(patience):
-		r.e.t.Fatalf("hostagent %q still runs after %v\nstderr: %s", r.cmd.Args[1:], patience, r.stderr)
+	case <-time.After(r.e.patience):
+		r.e.t.Fatalf("hostagent %q still runs after %v\nstderr: %s", r.cmd.Args[1:], r.e.patience, r.stderr)
 	}
 	r.e.checkClean()
 }

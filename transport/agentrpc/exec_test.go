@@ -81,7 +81,7 @@ func TestExecRoundTrip(t *testing.T) {
 			frames := 0
 			for ; ; frames++ {
 				kind, payload, err := c.Read()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					break
 				}
 				if err != nil || kind != FrameStdout || len(payload) == 0 || len(payload) > MaxExecFrame {
@@ -111,7 +111,7 @@ func TestExecBounds(t *testing.T) {
 			t.Errorf("cut off in the %s: %v", what, err)
 		}
 	}
-	if _, _, err := reading(nil).Read(); err != io.EOF {
+	if _, _, err := reading(nil).Read(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
 	c := reading(nil)
@@ -146,7 +146,7 @@ func TestExecParallel(t *testing.T) {
 	got := map[FrameKind]int{}
 	for {
 		kind, payload, err := r.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -208,7 +208,7 @@ func TestGarbled(t *testing.T) {
 func TestCancel(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		release := make(chan struct{})
-		serve(t, sc, func(ctx context.Context, op uint16, body []byte, resp *Response) error {
+		serve(t, sc, func(_ context.Context, op uint16, body []byte, resp *Response) error {
 			if op == opWaitCtx {
 				<-release
 			}

@@ -118,7 +118,7 @@ func TestHostileClient(t *testing.T) {
 			if err := s.wait(t); !errors.Is(err, ErrProtocol) {
 				t.Errorf("%v", err)
 			}
-			if _, err := cc.Read(make([]byte, 1)); err != io.EOF {
+			if _, err := cc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 				t.Errorf("the connection isn't closed: %v", err)
 			}
 		})

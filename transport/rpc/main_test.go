@@ -124,7 +124,7 @@ func (l *badLink) Read(p []byte) (int, error) {
 	}
 	if l.cutAfter > 0 {
 		if l.read >= l.cutAfter {
-			_ = l.Conn.Close()
+			_ = l.Close()
 			return 0, syscall.ECONNRESET
 		}
 		p = p[:min(len(p), l.cutAfter-l.read)]

@@ -128,6 +128,25 @@ static void flood(unsigned long long kib)
     }
 }
 
+/* cat copies standard input to standard output. */
+static void cat(void)
+{
+    char buf[4096];
+    DWORD n;
+    while (ReadFile(GetStdHandle(STD_INPUT_HANDLE), buf, sizeof buf, &n, NULL) && n)
+        put(GetStdHandle(STD_OUTPUT_HANDLE), buf, n);
+}
+
+/* screen prints the console's size, as COLUMNSxLINES. */
+static void screen(void)
+{
+    CONSOLE_SCREEN_BUFFER_INFO info;
+    char line[64];
+    if (!GetConsoleScreenBufferInfo(GetStdHandle(STD_OUTPUT_HANDLE), &info)) fail("no console");
+    sprintf(line, "%dx%d\n", info.srWindow.Right - info.srWindow.Left + 1, info.srWindow.Bottom - info.srWindow.Top + 1);
+    say(GetStdHandle(STD_OUTPUT_HANDLE), line);
+}
+
 int main(void)
 {
     int argc;
@@ -145,6 +164,8 @@ int main(void)
     else if (!wcscmp(verb, L"fill") && n == 2) fill(rest[0], _wtoi(rest[1]), 1);
     else if (!wcscmp(verb, L"fill-careless") && n == 2) fill(rest[0], _wtoi(rest[1]), 0);
     else if (!wcscmp(verb, L"await") && n == 2) await(rest[0], (DWORD)_wtoi(rest[1]));
+    else if (!wcscmp(verb, L"cat")) cat();
+    else if (!wcscmp(verb, L"screen")) screen();
     else if (!wcscmp(verb, L"flood") && n == 1) flood(_wtoi(rest[0]));
     else fail("no such verb");
     return 0;
