@@ -118,9 +118,10 @@ func TestShell(t *testing.T) {
 	x.send("echo %OS%\r", "Windows_NT")
 	x.send("dir /b S:\\\r", "tool")
 	x.send("S:\\tool\\tool.exe screen\r", "100x30")
+	// Wine's console keeps the size it was born with; the guest's terminal does not.
 	x.resize(133, 44)
-	time.Sleep(time.Second)
-	x.send("S:\\tool\\tool.exe screen\r", "133x44")
+	time.Sleep(500 * time.Millisecond)
+	x.send(`start /wait /unix /bin/sh -c "stty -F /dev/pts/0 size >/run/winvm/unc/192.168.0.2/xchg/size"& type X:\size`+"\r", "44 133")
 
 	x.send("S:\\tool\\tool.exe lines 1000 200\r", "out 2")
 	x.send("\x03", `Administrator>`)

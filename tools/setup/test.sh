@@ -41,10 +41,10 @@ stage() {
 }
 
 # with_vms prints the directories of the packages whose tests start VMs. They are
-# known by what their tests ask for: a kernel, a VM of package vmtest, or the state
-# directory with images.
+# known by what their tests ask for: a kernel, a VM of package vmtest, the state
+# directory with images, or the cache with root file systems.
 with_vms() {
-    git grep --untracked -lE 'WINVM_TEST_(KERNEL|STATE_DIR)|/vmtest"' -- '*_test.go' |
+    git grep --untracked -lE 'WINVM_TEST_(KERNEL|STATE_DIR)|Env\(t, "WINVM_CACHE_DIR"|/vmtest"' -- '*_test.go' |
         xargs -r -n 1 dirname | sort -u | sed 's|^|./|' | xargs -r go list
 }
 
