@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -112,7 +113,7 @@ func (s *dirStore) Read(ctx context.Context, section, entry uint32, off uint64, 
 	}
 	defer f.Close()
 	n, err := f.ReadAt(buf, int64(off))
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
 	if st, err := f.Stat(); err != nil || st.Size() < int64(off)+int64(n) || n < len(buf) {

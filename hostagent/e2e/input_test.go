@@ -13,10 +13,10 @@ func TestStoreIsTheInputs(t *testing.T) {
 	e := newEnv(t)
 	writeFile(t, e.path("store", "a-1", "x"), "inside a\n")
 	writeFile(t, e.path("store", "b-1", "y"), "inside b\n")
-	writeFile(t, e.path("store", "other", "secret"), "not for you\n")
+	writeFile(t, e.path("store", "hidden", "secret"), "not for you\n")
 	r := e.build("--input", e.path("store", "a-1"), "--input", "b-1", "--", "cmd", "/c",
-		`dir /b S:\& type S:\a-1\x& type S:\B-1\Y& (if exist S:\other (echo visible) else echo absent)`+
-			`& type S:\other\secret& (echo new>S:\a-1\x) & (echo new>S:\a-1\new) & (echo new>S:\new) & (del S:\a-1\x) & (md S:\a-1\d) & (ren S:\a-1 a-2) & exit 0`)
+		`dir /b S:\& type S:\a-1\x& type S:\B-1\Y& (if exist S:\hidden (echo visible) else echo absent)`+
+			`& type S:\hidden\secret& (echo new>S:\a-1\x) & (echo new>S:\a-1\new) & (echo new>S:\new) & (del S:\a-1\x) & (md S:\a-1\d) & (ren S:\a-1 a-2) & exit 0`)
 	r.wants(0)
 	r.says("a-1\nb-1\ninside a\ninside b\nabsent\n")
 	if got := readFile(t, e.path("store", "a-1", "x")); got != "inside a\n" {
@@ -66,7 +66,7 @@ func TestBadInputs(t *testing.T) {
 		{"unknown flag", "nosuchflag", []string{"--nosuchflag"}},
 	} {
 		r := e.build(append(c.args, "--", "cmd", "/c", "exit 0")...)
-		if want := 125; r.status() != want && !(c.name == "an env entry without a name" && r.status() == 126) {
+		if want := 125; r.status() != want && (c.name != "an env entry without a name" || r.status() != 126) {
 			t.Errorf("%s: exit status %d, want %d", c.name, r.status(), want)
 		}
 		if !strings.Contains(r.stderr.String(), c.says) || strings.Count(r.stderr.String(), "\n") > 3 {

@@ -121,7 +121,7 @@ func TestShell(t *testing.T) {
 	// Wine's console keeps the size it was born with; the guest's terminal does not.
 	x.resize(133, 44)
 	time.Sleep(500 * time.Millisecond)
-	x.send(`start /wait /unix /bin/sh -c "stty -F /dev/pts/0 size >/run/winvm/unc/192.168.0.2/xchg/size"& type X:\size`+"\r", "44 133")
+	x.send(`start /unix /bin/sh -c "cd /run/winvm/unc/192.168.0.2/xchg && stty -F /dev/pts/0 size >s && mv s size"& S:\tool\tool.exe await X:\size 20000`+"\r", "44 133")
 
 	x.send("S:\\tool\\tool.exe lines 1000 200\r", "out 2")
 	x.send("\x03", `Administrator>`)

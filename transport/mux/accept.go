@@ -24,7 +24,7 @@ func (e *Endpoint) Accept(ctx context.Context) (*Session, error) {
 	if err != nil {
 		e.release()
 		state := fmt.Sprintf("no host agent has begun a session (%d other bytes discarded)", r.skipped)
-		return nil, resyncError("accept", ctx, state, err)
+		return nil, resyncError(ctx, "accept", state, err)
 	}
 	s := e.newSession(hs)
 	s.conn.unlock()

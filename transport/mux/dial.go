@@ -42,7 +42,7 @@ func (e *Endpoint) dialOnce(ctx context.Context) (*Session, error) {
 		e.release()
 		state := fmt.Sprintf("the guest's controller agent has not answered (%d SYNs sent, %d other bytes discarded)",
 			d.sent.Load(), d.skipped)
-		return nil, resyncError("dial", ctx, state, err)
+		return nil, resyncError(ctx, "dial", state, err)
 	}
 	s := e.newSession(hs)
 	// The session reads already: the guest may be busy writing us a second ACK.
@@ -59,7 +59,7 @@ func (e *Endpoint) dialOnce(ctx context.Context) (*Session, error) {
 	if ctx.Err() == nil && (errors.Is(err, ErrSuperseded) || errors.Is(err, ErrRecord)) {
 		return nil, fmt.Errorf("%w: %w", errRestarted, err)
 	}
-	return nil, resyncError("dial", ctx, "the guest went away while it answered", err)
+	return nil, resyncError(ctx, "dial", "the guest went away while it answered", err)
 }
 
 // initiator is the host's part of a resync. It writes and reads at the same time,

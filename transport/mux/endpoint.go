@@ -157,7 +157,7 @@ func (e *Endpoint) sessionEnded(s *Session, cause error) {
 }
 
 // resyncError says why there is no session.
-func resyncError(op string, ctx context.Context, state string, err error) error {
+func resyncError(ctx context.Context, op, state string, err error) error {
 	switch {
 	case errors.Is(err, ErrVersion):
 		return err

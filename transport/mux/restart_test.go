@@ -193,7 +193,7 @@ func TestGuestRestarts(t *testing.T) {
 // keepOpen is a process that ends: its end of the device stays.
 type keepOpen struct{ Link }
 
-func (k *keepOpen) Close() error { return k.Link.SetReadDeadline(aLongTimeAgo) }
+func (k *keepOpen) Close() error { return k.SetReadDeadline(aLongTimeAgo) }
 
 // TestOldBytes puts all kinds of old bytes before the first record of either.
 func TestOldBytes(t *testing.T) {
