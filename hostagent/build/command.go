@@ -118,7 +118,7 @@ func (b *build) exitFile(status uint32) (job.Exit, error) {
 	// What lies there is the guest's: no device is opened, nor waited for.
 	f, err := b.jobs.OpenFile(filepath.Join(b.jobDir, "exit"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, err)
+		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, errors.Join(err, b.written.err()))
 	}
 	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, job.MaxExit+1))

@@ -67,12 +67,12 @@ func TestVMHangs(t *testing.T) {
 	for _, vm := range []string{"controller", "guest"} {
 		t.Run(vm, func(t *testing.T) {
 			e := newEnv(t)
-			r := e.startBuild(append([]string{"--timeout", "4s"}, longCommand...)...)
+			r := e.startBuild(append([]string{"--timeout", "8s"}, longCommand...)...)
 			r.await("started")
 			must(t, syscall.Kill(e.qemu(vm), syscall.SIGSTOP))
 			r.wait()
-			r.wants(124, "the command has run for 4s")
-			if r.took > 15*time.Second {
+			r.wants(124, "the command has run for 8s")
+			if r.took > 20*time.Second {
 				t.Errorf("it took %v", r.took)
 			}
 		})

@@ -43,6 +43,8 @@ func TestBadInputs(t *testing.T) {
 	writeFile(t, e.path("outside", "x"), "")
 	writeFile(t, e.path("store", "a-1", "x"), "")
 	must(t, unix.Mkfifo(e.path("store", "fifo"), 0o644))
+	must(t, os.Symlink("nowhere", e.path("dangling")))
+	must(t, os.Symlink(e.path("outside"), e.path("leads-out")))
 	for _, c := range []struct {
 		name, says string
 		args       []string
@@ -50,6 +52,8 @@ func TestBadInputs(t *testing.T) {
 		{"outside", "is not in the store directory", []string{"--input", e.path("outside")}},
 		{"outside by ..", "is not in the store directory", []string{"--input", e.path("store", "a-1", "..", "..", "outside")}},
 		{"the store itself", "is not in the store directory", []string{"--input", e.path("store")}},
+		{"a link that leads nowhere", "does not exist", []string{"--input", e.path("dangling")}},
+		{"a link that leads outside", "is not in the store directory", []string{"--input", e.path("leads-out")}},
 		{"missing", "does not exist", []string{"--input", e.path("store", "no-1")}},
 		{"missing below", "does not exist", []string{"--input", e.path("store", "a-1", "nosuch")}},
 		{"empty", "does not exist", []string{"--input", ""}},
