@@ -18,7 +18,8 @@ type Limits struct {
 	// Plain is set if dir is an ordinary directory: nothing is refused there
 	// and nothing stripped.
 	Plain bool
-	// NoMmap skips writable shared mappings.
+	// NoMmap leaves out mappings: a process that faults in pages of a mount that it
+	// serves itself can hang in a garbage collection.
 	NoMmap bool
 	// NoFlock skips flock(2).
 	NoFlock bool
