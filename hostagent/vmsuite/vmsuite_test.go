@@ -92,7 +92,8 @@ func TestSharesInControllerVM(t *testing.T) {
 		Link: link, Logger: log, ConsoleLog: filepath.Join(t.TempDir(), "console"),
 		Machine: qemu.Machine{
 			Name: "controller", Memory: qemu.Memory{MiB: 512},
-			Kernel: a.Path(recipe.Kernel), Initrd: initrd(t, a), Append: "console=ttyS0 quiet panic=-1",
+			RTCBase: time.Now().UTC().Format("2006-01-02T15:04:05"), // files' times are compared
+			Kernel:  a.Path(recipe.Kernel), Initrd: initrd(t, a), Append: "console=ttyS0 quiet panic=-1",
 			Drives: []qemu.Drive{{ID: "root", File: a.Path(recipe.Root), Format: "raw", ReadOnly: true}},
 			NIC:    &qemu.NIC{MAC: "52:54:00:77:76:02"}, Ports: []qemu.Port{{Name: port}},
 		},
