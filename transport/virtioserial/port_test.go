@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"winvm/transport/needs"
 )
 
 // fifoPort is a Port on the reading end of a FIFO, whose read(2) and poll(2)
@@ -278,7 +280,7 @@ func openPTY(t *testing.T) (*os.File, string) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		t.Skipf("no pseudo-terminals: %v", err)
+		needs.Missing(t, "no pseudo-terminals: %v", err)
 	}
 	var unlock int32
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, int(unlock)); err != nil {
