@@ -62,7 +62,8 @@ func runShell(c *cli.Context) error {
 }
 
 // terminal, if stdin is one, asks for one in the guest of the same kind and size,
-// and makes ours raw, so that Ctrl-C goes to the guest.
+// and has ours made raw when the command starts, so that Ctrl-C goes to the guest
+// from then on, and ends hostagent before.
 func terminal(ctx context.Context, stdin io.Reader, e *session.Exec) (restore func(), err error) {
 	f, ok := stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -82,9 +83,15 @@ func terminal(ctx context.Context, stdin io.Reader, e *session.Exec) (restore fu
 	}
 	pty := size()
 	e.PTY = &pty
-	old, err := term.MakeRaw(fd)
+	old, err := term.GetState(fd)
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	e.OnStart = func() error {
+		if _, err := term.MakeRaw(fd); err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		return nil
 	}
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)

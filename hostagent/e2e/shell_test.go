@@ -138,6 +138,27 @@ func TestShell(t *testing.T) {
 	}
 }
 
+// Ctrl-C before the command is there ends hostagent: the terminal is made raw no
+// earlier.
+func TestShellInterruptedEarly(t *testing.T) {
+	e := newEnv(t)
+	x := e.startShell()
+	before := x.settings()
+	must(t, syscall.Kill(e.qemu("controller"), syscall.SIGSTOP)) // now it can't get ready
+	if s := x.settings(); s.Lflag&unix.ISIG == 0 {
+		t.Error("the terminal is raw before the pair is ready")
+	}
+	_, err := x.master.WriteString("\x03")
+	must(t, err)
+	x.wait()
+	if x.status() != 130 {
+		t.Errorf("exit status %d, want 130; the screen: %q", x.status(), x.seen)
+	}
+	if after := x.settings(); after != before {
+		t.Errorf("the terminal's settings were %+v and are %+v", before, after)
+	}
+}
+
 // hostagent ended by a signal while it has the terminal gives it back, too.
 func TestShellTerminated(t *testing.T) {
 	e := newEnv(t)

@@ -114,6 +114,9 @@ type Exec struct {
 	// size and of signals (INT, TERM, KILL).
 	Resize <-chan agentrpc.PTY
 	Signal <-chan string
+	// OnStart, if not nil, is called when the pair is ready and the command is about
+	// to be started.
+	OnStart func() error
 	// OnOutput, if not nil, is called whenever output came.
 	OnOutput func()
 }
@@ -133,6 +136,11 @@ func (s *Session) Run(ctx context.Context, e Exec) (agentrpc.ExecExit, error) {
 	defer inputs.Wait()
 	defer func() { _ = c.Close() }()
 	defer close(ended)
+	if e.OnStart != nil {
+		if err := e.OnStart(); err != nil {
+			return agentrpc.ExecExit{}, err
+		}
+	}
 	if err := c.WriteJSON(agentrpc.FrameStart, e.ExecStart); err != nil {
 		return agentrpc.ExecExit{}, err
 	}
