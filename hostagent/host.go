@@ -76,8 +76,12 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 
 // current reports whether the image's state was made by this hostagent's helpers.
 func (h *Host) current(i *image.Image) bool {
-	d, err := image.Describe(filepath.Join(h.LibexecDir, agentFile))
-	return err == nil && d.SHA256 == i.State.Agent
+	for file, digest := range map[string]string{agentFile: i.State.Agent, runnerFile: i.State.Program} {
+		if d, err := image.Describe(filepath.Join(h.LibexecDir, file)); err != nil || d.SHA256 != digest {
+			return false
+		}
+	}
+	return true
 }
 
 // Suspend redoes stage 2 of an image.

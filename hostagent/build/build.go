@@ -35,22 +35,24 @@ const (
 // A build is one run of Run.
 type build struct {
 	Config
-	profile guest.Profile
-	image   *image.Image
-	version string // QEMU's
-	run     *rundir.Dir
-	closure []string
-	store   *nixstore.Store
-	outputs *hostfs.FS
-	xchg    *hostfs.FS
-	pair    *pair.Pair
-	session *session.Session
-	written writeErrors
-	staging string // directory that $out is made in
-	xchgDir string
-	jobs    *os.Root // xchg, for the job's files
-	jobDir  string   // of this build, below xchg
-	result  Result
+	profile  guest.Profile
+	image    *image.Image
+	version  string // QEMU's
+	run      *rundir.Dir
+	closure  []string
+	store    *nixstore.Store
+	outputs  *hostfs.FS
+	xchg     *hostfs.FS
+	pair     *pair.Pair
+	session  *session.Session
+	command  *session.Command
+	lastByte []byte // of what the command is told
+	written  writeErrors
+	staging  string // directory that $out is made in
+	xchgDir  string
+	jobs     *os.Root // xchg, for the job's files
+	jobDir   string   // of this build, below xchg
+	result   Result
 
 	succeeded bool
 }
@@ -62,7 +64,7 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	b := &build{Config: c}
 	err := b.checkCommand()
 	if err == nil {
-		err = b.all(ctx, b.runCommand)
+		err = b.all(ctx, b.announce, b.runCommand)
 	}
 	b.result.Image, b.result.Took = c.Image, time.Since(begin)
 	if err != nil {
@@ -97,8 +99,9 @@ func (b *build) classify(ctx context.Context, err error) error {
 	}
 }
 
-// all does everything around work, which is given a pair and a session.
-func (b *build) all(ctx context.Context, work func(context.Context) error) (err error) {
+// all does everything around work, which is given a pair and a session. announce is
+// called when there is a session and nothing else.
+func (b *build) all(ctx context.Context, announce, work func(context.Context) error) (err error) {
 	defer func() { err = errors.Join(err, b.cleanUp()) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -115,7 +118,7 @@ func (b *build) all(ctx context.Context, work func(context.Context) error) (err 
 		case <-ctx.Done():
 		}
 	}()
-	if err = b.connect(ctx); err == nil {
+	if err = b.connect(ctx, announce); err == nil {
 		err = work(ctx)
 	}
 	if cause := b.cause(ctx, err); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {
@@ -200,7 +203,14 @@ func (b *build) loadImage() (*image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i, i.Check(b.version)
+	if err := i.Check(b.version); err != nil {
+		return nil, err
+	}
+	if i.State.Runner != job.Runner {
+		return nil, fmt.Errorf("%w: image %q was suspended by another version of winvm: it runs commands by %q, this hostagent by %q; `hostagent suspend %s` makes the state anew",
+			image.ErrMismatch, i.Name, i.State.Runner, job.Runner, i.Name)
+	}
+	return i, nil
 }
 
 // makeShares makes the directories that the guest writes to.
@@ -315,7 +325,7 @@ func checkStates(i *image.Image) error {
 
 // runCommand is the work of Run.
 func (b *build) runCommand(ctx context.Context) error {
-	exit, err := b.command(ctx)
+	exit, err := b.await(ctx)
 	if err != nil {
 		return err
 	}
@@ -325,7 +335,7 @@ func (b *build) runCommand(ctx context.Context) error {
 	return b.collect(exit)
 }
 
-func (b *build) connect(ctx context.Context) error {
+func (b *build) connect(ctx context.Context, announce func(context.Context) error) error {
 	defer b.Timeline.Begin("channel")()
 	ctx, cancel := context.WithTimeoutCause(ctx, channelLimit, &timeoutError{"the controller agent did not answer", channelLimit})
 	defer cancel()
@@ -334,8 +344,10 @@ func (b *build) connect(ctx context.Context) error {
 	if b.session, err = session.Dial(ctx, b.pair.Link(), shares, b.Version, b.Log); err != nil {
 		return err
 	}
-	end := b.Timeline.Begin("attach shares")
-	defer end()
+	if err := announce(ctx); err != nil {
+		return err
+	}
+	defer b.Timeline.Begin("attach shares")()
 	return b.session.Attach(ctx)
 }
 

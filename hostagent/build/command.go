@@ -18,8 +18,8 @@ import (
 	"winvm/transport/agentrpc"
 )
 
-// writeJob puts the job file where winvm-run.exe will find it.
-func (b *build) writeJob() error {
+// makeJob makes the directory for the exit file, and what winvm-run.exe is told.
+func (b *build) makeJob() ([]byte, error) {
 	j := job.Job{
 		Dir:  b.Dir,
 		Args: b.Args,
@@ -27,20 +27,21 @@ func (b *build) writeJob() error {
 	}
 	data, err := j.Encode()
 	if err != nil {
-		return &Error{Status: StatusCantRun, Err: err}
+		return nil, &Error{Status: StatusCantRun, Err: err}
 	}
 	// A guest may have put anything there: nothing leads out of the directory.
 	if b.jobs, err = os.OpenRoot(b.xchgDir); err != nil {
-		return err
+		return nil, err
 	}
 	b.jobDir = filepath.Join(job.Dir, b.run.ID)
-	if err := b.jobs.MkdirAll(b.jobDir, 0o755); err != nil {
-		return fmt.Errorf("directory for the job in xchg: %w", err)
+	err = b.jobs.MkdirAll(b.jobDir, 0o755)
+	if err == nil {
+		err = b.jobs.WriteFile(filepath.Join(b.jobDir, job.ExitFile), nil, 0o644)
 	}
-	if err := b.jobs.WriteFile(filepath.Join(b.jobDir, "job"), data, 0o644); err != nil {
-		return fmt.Errorf("the job in xchg: %w", err)
+	if err != nil {
+		return nil, fmt.Errorf("directory for the job in xchg: %w", err)
 	}
-	return nil
+	return job.Input(b.profile.XchgPath(b.jobDir), data), nil
 }
 
 // removeJob removes what winvm left in the user's xchg.
@@ -53,8 +54,22 @@ func (b *build) removeJob() error {
 	return errors.Join(err, b.jobs.Close())
 }
 
-// command runs the command and returns both of its exit codes, compared.
-func (b *build) command(ctx context.Context) (job.Exit, error) {
+// announce tells winvm-run.exe the job but for its last byte, so that the guest wakes
+// up while the shares are attached. What the job needs of them it can't touch yet.
+func (b *build) announce(ctx context.Context) error {
+	input, err := b.makeJob()
+	if err != nil {
+		return err
+	}
+	if b.command, err = b.session.Start(ctx, agentrpc.ExecStart{Attach: b.image.State.Runner}); err != nil {
+		return err
+	}
+	b.lastByte = input[len(input)-1:]
+	return b.command.Input(input[:len(input)-1])
+}
+
+// await lets the command run and returns both of its exit codes, compared.
+func (b *build) await(ctx context.Context) (job.Exit, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if b.Timeout > 0 {
@@ -66,22 +81,21 @@ func (b *build) command(ctx context.Context) (job.Exit, error) {
 	defer silence.stop()
 	go b.watch(ctx, cancel) // ends with ctx, which this function ends
 
-	if err := b.writeJob(); err != nil {
-		return job.Exit{}, err
-	}
 	b.Report.Stage("command", "%s", b.Args[0])
-	end := b.Timeline.Begin("command")
 	first := sync.OnceFunc(func() { b.Timeline.Mark("first output") })
-	exit, err := b.session.Run(ctx, session.Exec{
-		ExecStart: agentrpc.ExecStart{Attach: b.image.State.Runner},
-		Line:      b.profile.XchgPath(filepath.Join(job.Dir, b.run.ID)),
-		Stdout:    b.output("stdout", b.Stdout),
-		Stderr:    b.output("stderr", b.Stderr),
-		OnOutput: func() {
-			first()
-			silence.reset()
-		},
-	})
+	end := b.Timeline.Begin("command")
+	err := b.command.Input(b.lastByte)
+	var exit agentrpc.ExecExit
+	if err == nil {
+		exit, err = b.command.Wait(ctx, session.Exec{
+			Stdout: b.output("stdout", b.Stdout),
+			Stderr: b.output("stderr", b.Stderr),
+			OnOutput: func() {
+				first()
+				silence.reset()
+			},
+		})
+	}
 	end()
 	var late *timeoutError
 	switch cause := context.Cause(ctx); {
@@ -116,14 +130,17 @@ func (b *build) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 // exitFile reads what winvm-run.exe wrote and compares it with the SSH status.
 func (b *build) exitFile(status uint32) (job.Exit, error) {
 	// What lies there is the guest's: no device is opened, nor waited for.
-	f, err := b.jobs.OpenFile(filepath.Join(b.jobDir, "exit"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := b.jobs.OpenFile(filepath.Join(b.jobDir, job.ExitFile), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	var data []byte
+	if err == nil {
+		data, err = io.ReadAll(io.LimitReader(f, job.MaxExit+1))
+		_ = f.Close()
+	}
+	if err == nil && len(data) == 0 {
+		err = errors.New("it is empty")
+	}
 	if err != nil {
 		return job.Exit{}, failed("the command ended with SSH exit status %d, but winvm-run.exe left no exit file: %w", status, errors.Join(err, b.written.err()))
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, job.MaxExit+1))
-	if err != nil {
-		return job.Exit{}, err
 	}
 	exit, err := job.ParseExit(data)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 func Shell(ctx context.Context, c Config, e session.Exec) (int, error) {
 	b := &build{Config: c}
 	status := 0
-	err := b.all(ctx, func(ctx context.Context) error {
+	nothing := func(context.Context) error { return nil }
+	err := b.all(ctx, nothing, func(ctx context.Context) error {
 		exit, err := b.session.Run(ctx, e)
 		if err != nil {
 			return fmt.Errorf("the session in the guest: %w", err)

@@ -120,6 +120,9 @@ func TestImageRefused(t *testing.T) {
 		"another QEMU": {func(i *ownImage) {
 			i.edit(func(m *image.Meta) { m.State.QEMU = "5.2.0" })
 		}, []string{"was suspended by QEMU 5.2.0", suspendIt}},
+		"another winvm": {func(i *ownImage) {
+			i.edit(func(m *image.Meta) { m.State.Runner = "runner" })
+		}, []string{"suspended by another version of winvm", suspendIt}},
 		"another machine": {func(i *ownImage) {
 			i.edit(func(m *image.Meta) { m.State.Guest = strings.Replace(m.State.Guest, "qemu64", "max", 1) })
 		}, []string{"the guest", "was suspended as another machine", suspendIt}},

@@ -18,6 +18,7 @@ import (
 	"winvm/hostagent/guest"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/image"
+	"winvm/hostagent/job"
 	"winvm/hostagent/nixstore"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/qemu"
@@ -158,7 +159,10 @@ func TestParkedOnce(t *testing.T) {
 	revived(t, func(ctx context.Context, s *session.Session, _ string) {
 		for n, want := range []string{"", "no command is parked"} {
 			limited, cancel := context.WithTimeout(ctx, 20*time.Second)
-			_, err := s.Run(limited, session.Exec{ExecStart: agentrpc.ExecStart{Attach: "runner"}, Line: `X:\nosuch`})
+			c, err := s.Start(limited, agentrpc.ExecStart{Attach: job.Runner})
+			must(t, err)
+			must(t, c.Input([]byte("1 X:\\nosuch\nx")))
+			_, err = c.Wait(limited, session.Exec{})
 			cancel()
 			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 				t.Errorf("attached %d: %v, want %q", n, err, want)

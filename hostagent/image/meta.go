@@ -51,9 +51,10 @@ type State struct {
 	// Controller and Guest are the machines' identities.
 	Controller string          `json:"controller"`
 	Guest      string          `json:"guest"`
-	Agent      string          `json:"agent"`  // SHA-256 of the controller agent
-	Runner     string          `json:"runner"` // the parked command's name
-	Files      map[string]File `json:"files"`  // by name in Dir
+	Agent      string          `json:"agent"`   // SHA-256 of the controller agent
+	Program    string          `json:"program"` // SHA-256 of winvm-run.exe
+	Runner     string          `json:"runner"`  // the name it is parked under
+	Files      map[string]File `json:"files"`   // by name in Dir
 }
 
 // An Image is an image that was loaded.

@@ -63,8 +63,9 @@ func ParseExit(b []byte) (Exit, error) {
 	if len(b) > MaxExit {
 		return Exit{}, fmt.Errorf("%w of %d bytes", ErrExitFile, len(b))
 	}
-	lines := strings.Split(strings.TrimRight(string(b), "\r\n"), "\n")
-	if len(lines) != 4 || strings.TrimRight(lines[0], "\r") != "winvm-exit 1" {
+	lines := strings.Split(string(b), "\n")
+	// Without the last newline it isn't whole.
+	if len(lines) != 5 || lines[4] != "" || strings.TrimRight(lines[0], "\r") != "winvm-exit 1" {
 		return Exit{}, fmt.Errorf("%w is not of the form expected: %q", ErrExitFile, b)
 	}
 	var e Exit

@@ -9,13 +9,13 @@ import (
 
 func TestParseExit(t *testing.T) {
 	for text, want := range map[string]Exit{
-		"winvm-exit 1\nstage=done\ncode=0\nerror=0\n":                {Stage: StageDone},
-		"winvm-exit 1\nstage=done\ncode=300\nerror=0":                {Stage: StageDone, Code: 300},
-		"winvm-exit 1\nstage=done\ncode=4294967295\nerror=0\n":       {Stage: StageDone, Code: 0xffffffff},
-		"winvm-exit 1\r\nstage=spawn\r\ncode=127\r\nerror=2\r\n":     {Stage: StageSpawn, Code: 127, Error: 2},
-		"winvm-exit 1\nstage=cwd\ncode=125\nerror=267\n":             {Stage: StageCwd, Code: 125, Error: 267},
-		"winvm-exit 1\nstage=job\ncode=125\nerror=13\n":              {Stage: StageJob, Code: 125, Error: 13},
-		"winvm-exit 1\nstage=done\ncode=3221225477\nerror=0\n\r\n\n": {Stage: StageDone, Code: 0xc0000005},
+		"winvm-exit 1\nstage=done\ncode=0\nerror=0\n":            {Stage: StageDone},
+		"winvm-exit 1\nstage=done\ncode=300\nerror=0\n":          {Stage: StageDone, Code: 300},
+		"winvm-exit 1\nstage=done\ncode=4294967295\nerror=0\n":   {Stage: StageDone, Code: 0xffffffff},
+		"winvm-exit 1\r\nstage=spawn\r\ncode=127\r\nerror=2\r\n": {Stage: StageSpawn, Code: 127, Error: 2},
+		"winvm-exit 1\nstage=cwd\ncode=125\nerror=267\n":         {Stage: StageCwd, Code: 125, Error: 267},
+		"winvm-exit 1\nstage=job\ncode=125\nerror=13\n":          {Stage: StageJob, Code: 125, Error: 13},
+		"winvm-exit 1\nstage=done\ncode=3221225477\nerror=0\n":   {Stage: StageDone, Code: 0xc0000005},
 	} {
 		if got, err := ParseExit([]byte(text)); err != nil || got != want {
 			t.Errorf("%q: got %+v, %v; want %+v", text, got, err, want)
@@ -29,6 +29,8 @@ func TestParseExitRefuses(t *testing.T) {
 		"winvm-exit 1",
 		"winvm-exit 2\nstage=done\ncode=0\nerror=0\n",
 		"winvm-exit 1\nstage=done\ncode=0\n",
+		"winvm-exit 1\nstage=spawn\ncode=127\nerror=12",
+		"winvm-exit 1\nstage=done\ncode=0\nerror=0\n\n",
 		"winvm-exit 1\nstage=done\ncode=0\nerror=0\nmore=1\n",
 		"winvm-exit 1\ncode=0\nstage=done\nerror=0\n",
 		"winvm-exit 1\nstage=\ncode=0\nerror=0\n",

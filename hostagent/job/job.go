@@ -3,14 +3,17 @@
 // says what to run, the exit file that says what came of it, and Windows' rules for
 // command lines.
 //
-// A job directory lies in the share xchg:
+// The job is written to winvm-run.exe's standard input (Input), announced by one line:
 //
-//	.winvm/<id>/job    written by the host: fields, each ended by a NUL byte:
-//	                   "winvm-job 1", working directory ("" = keep), command line,
-//	                   number of environment entries, the entries ("K=V" sets,
-//	                   "K" unsets), "end"
-//	.winvm/<id>/exit   written by winvm-run.exe, as exit.tmp and renamed: lines
-//	                   "winvm-exit 1", "stage=...", "code=...", "error=..."
+//	LENGTH DIRECTORY\n
+//	fields, each ended by a NUL byte: "winvm-job 1", working directory ("" = keep),
+//	command line, number of environment entries, the entries ("K=V" sets, "K" unsets),
+//	"end"
+//
+// DIRECTORY is the job's own in the share xchg. There is an empty file to which
+// winvm-run.exe writes what came of it:
+//
+//	.winvm/<id>/exit   lines "winvm-exit 1", "stage=...", "code=...", "error=..."
 //
 // So neither a shell's quoting nor a length limit touches what the user asked for.
 package job
@@ -30,7 +33,7 @@ const Dir = ".winvm"
 const (
 	// MaxCommandLine is CreateProcess's, in UTF-16 units, with the final NUL.
 	MaxCommandLine = 32767
-	// MaxJob is the longest job file winvm-run.exe reads.
+	// MaxJob is the longest job winvm-run.exe takes.
 	MaxJob = 8 << 20
 	// MaxExit is the longest exit file that is read.
 	MaxExit = 4 << 10
@@ -46,7 +49,21 @@ type Job struct {
 // ErrInvalid is wrapped by the errors of jobs that can't be run as they are.
 var ErrInvalid = errors.New("invalid job")
 
-// Encode returns the job file.
+// Runner is the name that winvm-run.exe is parked under. It changes with what Input
+// and the exit file are like.
+const Runner = "winvm-run 2"
+
+// ExitFile is the name of the exit file in a job's directory.
+const ExitFile = "exit"
+
+// Input is what winvm-run.exe is told: an encoded job, and the path in the guest of
+// its directory. The job begins when it has the last byte, so all others can be
+// sent ahead.
+func Input(dir string, job []byte) []byte {
+	return append(fmt.Appendf(nil, "%d %s\n", len(job), dir), job...)
+}
+
+// Encode returns the job's fields.
 func (j Job) Encode() ([]byte, error) {
 	line, err := CommandLine(j.Args)
 	if err != nil {

@@ -44,14 +44,12 @@ func Dial(ctx context.Context, link mux.Link, shares export.Shares, build string
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Session{endpoint: ep, mux: m, shares: shares, cancel: cancel, log: log}
 	s.served.Go(func() { _ = export.Serve(serving, m, shares, log) })
-	if err := s.hello(ctx); err != nil {
-		s.Abort()
-		return nil, err
-	}
 	return s, nil
 }
 
-func (s *Session) hello(ctx context.Context) error {
+// Attach greets the controller agent and puts the session's shares behind its
+// mounts. Nothing else can be asked of the agent before.
+func (s *Session) Attach(ctx context.Context) error {
 	conn, err := s.mux.Open(ctx, agentrpc.StreamAgent)
 	if err != nil {
 		return fmt.Errorf("stream to the controller agent: %w", err)
@@ -60,11 +58,6 @@ func (s *Session) hello(ctx context.Context) error {
 	if _, err := s.Agent.Hello(ctx); err != nil {
 		return fmt.Errorf("greeting the controller agent: %w", err)
 	}
-	return nil
-}
-
-// Attach puts the session's shares behind the controller's mounts.
-func (s *Session) Attach(ctx context.Context) error {
 	if _, err := s.Agent.Attach(ctx, s.shares.Names()...); err != nil {
 		return fmt.Errorf("attaching the shares in the controller VM: %w", err)
 	}
@@ -107,7 +100,6 @@ func (s *Session) Abort() {
 type Exec struct {
 	agentrpc.ExecStart
 	Stdin  io.Reader // nil: nothing, and stays open
-	Line   string    // sent first, with a newline
 	Stdout io.Writer
 	Stderr io.Writer
 	// Resize and Signal, if not nil, are sources of changes of the terminal's
@@ -124,33 +116,51 @@ type Exec struct {
 // Run runs a command and returns how it ended. If ctx ends first, the command's
 // SSH session is closed.
 func (s *Session) Run(ctx context.Context, e Exec) (agentrpc.ExecExit, error) {
-	conn, err := s.mux.Open(ctx, agentrpc.StreamExec)
-	if err != nil {
-		return agentrpc.ExecExit{}, fmt.Errorf("stream for a command: %w", err)
-	}
-	c := agentrpc.NewExecConn(conn)
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	var inputs sync.WaitGroup
-	ended := make(chan struct{})
-	defer inputs.Wait()
-	defer func() { _ = c.Close() }()
-	defer close(ended)
 	if e.OnStart != nil {
 		if err := e.OnStart(); err != nil {
 			return agentrpc.ExecExit{}, err
 		}
 	}
-	if err := c.WriteJSON(agentrpc.FrameStart, e.ExecStart); err != nil {
+	c, err := s.Start(ctx, e.ExecStart)
+	if err != nil {
 		return agentrpc.ExecExit{}, err
 	}
-	if e.Line != "" {
-		if err := c.Write(agentrpc.FrameStdin, []byte(e.Line+"\n")); err != nil {
-			return agentrpc.ExecExit{}, err
-		}
+	return c.Wait(ctx, e)
+}
+
+// A Command is one that was started. Its owner calls Wait, or ends the session.
+type Command struct{ conn *agentrpc.ExecConn }
+
+// Start starts a command. It returns when the controller agent has been told, not
+// when that has done it.
+func (s *Session) Start(ctx context.Context, e agentrpc.ExecStart) (*Command, error) {
+	conn, err := s.mux.Open(ctx, agentrpc.StreamExec)
+	if err != nil {
+		return nil, fmt.Errorf("stream for a command: %w", err)
 	}
-	e.feed(c, &inputs, ended)
-	exit, err := e.receive(c)
+	c := &Command{agentrpc.NewExecConn(conn)}
+	if err := c.conn.WriteJSON(agentrpc.FrameStart, e); err != nil {
+		_ = c.conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Input sends bytes to the command's standard input.
+func (c *Command) Input(p []byte) error { return c.conn.Write(agentrpc.FrameStdin, p) }
+
+// Wait passes on what e says there is to pass on, and returns how the command ended.
+// If ctx ends first, the command's SSH session is closed.
+func (c *Command) Wait(ctx context.Context, e Exec) (agentrpc.ExecExit, error) {
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	defer stop()
+	var inputs sync.WaitGroup
+	ended := make(chan struct{})
+	defer inputs.Wait()
+	defer func() { _ = c.conn.Close() }()
+	defer close(ended)
+	e.feed(c.conn, &inputs, ended)
+	exit, err := e.receive(c.conn)
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}

@@ -31,9 +31,6 @@ import (
 	"winvm/transport/agentrpc"
 )
 
-// Runner is the name that winvm-run.exe is parked under.
-const Runner = "runner"
-
 // runnerFile is the program's name among the helper files and on drive X:.
 const runnerFile = "winvm-run.exe"
 
@@ -74,6 +71,10 @@ func Suspend(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	program, err := image.Describe(c.Runner)
+	if err != nil {
+		return err
+	}
 	secrets, err := install.ReadSecrets(c.Image)
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func Suspend(ctx context.Context, c Config) error {
 			c.Report.Tell(event.KindWarning, "%v; trying once more", err)
 			err = a.run(ctx)
 		}
-		a.state.Agent = digest.SHA256
+		a.state.Agent, a.state.Program = digest.SHA256, program.SHA256
 		return a.state, err
 	})
 }
@@ -125,7 +126,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		_ = os.Remove(filepath.Join(a.dir, vm+".state"))
 	}
 	a.state = image.State{
-		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, Runner: Runner,
+		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, Runner: job.Runner,
 		Controller: controller.Identity(), Guest: windows.Identity(),
 	}
 	cfg := pair.Config{Controller: controller, Guest: windows, StateDir: a.dir, LogDir: a.LogDir, Log: a.Log}
@@ -212,33 +213,45 @@ const (
 	warmBatch = "warm-up.bat"
 )
 
-// writeWarmUp puts the warm-up's batch file and job into xchg.
-func (a *attempt) writeWarmUp(xchg string) error {
+// makeWarmUp puts the warm-up's batch file into xchg, with a directory for its exit
+// file, and returns what winvm-run.exe is told.
+func (a *attempt) makeWarmUp() ([]byte, error) {
+	xchg := a.xchg()
 	text := strings.Join(a.profile.WarmUp, "\r\n") + "\r\n"
 	if err := os.WriteFile(filepath.Join(xchg, warmBatch), []byte(text), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	data, err := job.Job{Args: []string{"cmd", "/c", a.profile.XchgPath(warmBatch)}, Env: []string{"out=" + a.profile.StorePath("out")}}.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	dir := filepath.Join(xchg, job.Dir, warmID)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	dir := filepath.Join(job.Dir, warmID)
+	if err := os.MkdirAll(filepath.Join(xchg, dir), 0o755); err != nil {
+		return nil, err
 	}
-	return os.WriteFile(filepath.Join(dir, "job"), data, 0o644)
+	return job.Input(a.profile.XchgPath(dir), data), os.WriteFile(filepath.Join(xchg, dir, job.ExitFile), nil, 0o644)
 }
+
+// xchg is the directory behind the share while the pair is prepared.
+func (a *attempt) xchg() string { return filepath.Join(a.WorkDir, "xchg") }
 
 // warmUp runs a job as a build would.
 func (a *attempt) warmUp(ctx context.Context, s *session.Session) error {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
+	input, err := a.makeWarmUp()
+	if err != nil {
+		return err
+	}
 	said := &strings.Builder{}
-	exit, err := s.Run(ctx, session.Exec{
-		ExecStart: agentrpc.ExecStart{Command: a.profile.RunnerPath},
-		Line:      a.profile.XchgPath(filepath.Join(job.Dir, warmID)),
-		Stdout:    said, Stderr: said,
-	})
+	c, err := s.Start(ctx, agentrpc.ExecStart{Command: a.profile.RunnerPath})
+	if err != nil {
+		return fmt.Errorf("warming up: %w", err)
+	}
+	if err := c.Input(input); err != nil {
+		return fmt.Errorf("warming up: %w", err)
+	}
+	exit, err := c.Wait(ctx, session.Exec{Stdout: said, Stderr: said})
 	if err != nil {
 		return fmt.Errorf("warming up: %w: %s", err, said)
 	}
@@ -257,7 +270,7 @@ func describeStatus(s *uint32) string {
 
 // shares are an empty store and an xchg with the runner.
 func (a *attempt) shares() (export.Shares, error) {
-	xchg := filepath.Join(a.WorkDir, "xchg")
+	xchg := a.xchg()
 	empty := filepath.Join(a.WorkDir, "store")
 	for _, d := range []string{xchg, empty} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -266,9 +279,6 @@ func (a *attempt) shares() (export.Shares, error) {
 	}
 	if err := copyFile(a.Runner, filepath.Join(xchg, runnerFile)); err != nil {
 		return export.Shares{}, fmt.Errorf("the program that starts commands in the guest: %w", err)
-	}
-	if err := a.writeWarmUp(xchg); err != nil {
-		return export.Shares{}, err
 	}
 	tree, err := hostfs.New(hostfs.Config{Root: xchg, Logger: a.Log})
 	if err != nil {
@@ -318,11 +328,11 @@ func (a *attempt) commands(ctx context.Context, s *session.Session, list []strin
 func (a *attempt) park(ctx context.Context, s *session.Session) error {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	exit, err := s.Run(ctx, session.Exec{ExecStart: agentrpc.ExecStart{Command: a.profile.RunnerPath, Park: Runner}})
+	exit, err := s.Run(ctx, session.Exec{ExecStart: agentrpc.ExecStart{Command: a.profile.RunnerPath, Park: job.Runner}})
 	if err != nil {
 		return fmt.Errorf("starting %s in the guest: %w", a.profile.RunnerPath, err)
 	}
-	if want := "winvm-run 1 ready"; exit.Line != want {
+	if want := job.Runner + " ready"; exit.Line != want {
 		return fmt.Errorf("%s in the guest said %q instead of %q", a.profile.RunnerPath, exit.Line, want)
 	}
 	return nil

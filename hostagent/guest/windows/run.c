@@ -9,17 +9,19 @@
  * Why it exists. Starting a shell is what costs after a revive, and a shell's
  * quoting and length limits are what breaks builds. So this program is started
  * over SSH before the suspend and then waits ("parked") with its standard input
- * open. A build only writes one line to it: the path of a job directory, on the
- * xchg share, that says everything else. No C runtime: kernel32 alone, so that
- * it starts quickly and needs nothing that one Windows has and another lacks.
+ * open. A build writes the job to it, as one line and what that announces: no
+ * file is read, since under emulation each request of an SMB client costs
+ * milliseconds. No C runtime: kernel32 alone, so that it starts quickly and
+ * needs nothing that one Windows has and another lacks.
  *
  * The conversation, on standard input and output:
  *
- *   out  winvm-run 1 ready\n
- *   in   JOBDIR\n                at most 32 KiB of UTF-8; end of file instead: exit 0
+ *   out  winvm-run 2 ready\n
+ *   in   LENGTH JOBDIR\n         at most 32 KiB of UTF-8; end of file instead: exit 0
+ *   in   JOB                     LENGTH bytes, 8 MiB at most
  *   out  what the command writes (it inherits standard output and error)
  *
- * JOBDIR\job is UTF-8, fields that each end with a NUL byte, 8 MiB at most:
+ * JOB is UTF-8, fields that each end with a NUL byte:
  *
  *   winvm-job 1
  *   working directory            empty: keep the present one
@@ -28,8 +30,9 @@
  *   N times K=V or K             set or unset; K may begin with '='
  *   end
  *
- * JOBDIR\exit is the result, flushed and then renamed from exit.tmp, so that it
- * is whole when it is there:
+ * JOBDIR\exit, on the xchg share, is there already and empty (making a file costs
+ * an SMB client many requests). The result is written to it at once; it is whole if
+ * it ends with a newline:
  *
  *   winvm-exit 1
  *   stage=job|cwd|spawn|done     how far it came
@@ -149,7 +152,6 @@ static BOOL in_job_dir(const WCHAR *name)
 /* finish writes `exit` and ends the program. */
 static void finish(const char *stage, DWORD code, DWORD error)
 {
-    static WCHAR temporary[PATH_LIMIT];
     char buffer[128], *at = text(buffer, "winvm-exit 1\nstage=");
     HANDLE h = INVALID_HANDLE_VALUE;
     BOOL ok;
@@ -157,14 +159,10 @@ static void finish(const char *stage, DWORD code, DWORD error)
     at = number(text(text(at, stage), "\ncode="), code);
     at = text(number(text(at, "\nerror="), error), "\n");
 
-    ok = in_job_dir(L"\\exit.tmp");
-    memcpy(temporary, scratch, sizeof(scratch));
-    if (ok) h = CreateFileW(temporary, GENERIC_WRITE, 0, NULL, CREATE_ALWAYS, FILE_ATTRIBUTE_NORMAL, NULL);
-    ok = h != INVALID_HANDLE_VALUE && write_all(h, buffer, (DWORD)(at - buffer)) && FlushFileBuffers(h);
+    if (in_job_dir(L"\\exit")) h = CreateFileW(scratch, GENERIC_WRITE, 0, NULL, OPEN_EXISTING, FILE_FLAG_WRITE_THROUGH, NULL);
+    ok = h != INVALID_HANDLE_VALUE && write_all(h, buffer, (DWORD)(at - buffer));
     error = ok ? 0 : GetLastError();
     if (h != INVALID_HANDLE_VALUE && !CloseHandle(h) && ok) ok = FALSE, error = GetLastError();
-    if (ok && !(in_job_dir(L"\\exit") && MoveFileExW(temporary, scratch, MOVEFILE_REPLACE_EXISTING)))
-        ok = FALSE, error = GetLastError();
     if (!ok) {
         complain("the job's exit file can't be written", error);
         code = EXIT_AGENT;
@@ -172,35 +170,51 @@ static void finish(const char *stage, DWORD code, DWORD error)
     ExitProcess(code);
 }
 
-/* read_job_dir reads the one line and makes job_dir of it, absolute, since the
- * working directory is going to change. */
-static void read_job_dir(void)
+/* What was read of standard input and not used yet: input[used] to input[filled]. */
+static char input[LINE_LIMIT + 1];
+static DWORD used, filled;
+
+/* decimal takes a number of at most limit, and what ends it, off at. */
+static BOOL decimal(char **at, char end, DWORD limit, DWORD *n)
 {
-    static char line[LINE_LIMIT + 1];
-    HANDLE in = GetStdHandle(STD_INPUT_HANDLE);
-    DWORD n = 0, got, end = 0;
+    char *p = *at;
+
+    for (*n = 0; *p >= '0' && *p <= '9'; p++)
+        if ((*n = *n * 10 + (DWORD)(*p - '0')) > limit) return FALSE;
+    if (p == *at || *p != end) return FALSE;
+    *at = p + 1;
+    return TRUE;
+}
+
+/* read_line reads the first line and makes job_dir of it, absolute, since the
+ * working directory is going to change. It gives the job's length. */
+static DWORD read_line(void)
+{
+    DWORD n, got;
     int wide;
+    char *at = input;
 
     for (;;) {
-        if (!ReadFile(in, line + n, LINE_LIMIT + 1 - n, &got, NULL)) got = 0; /* a broken pipe is an end, too */
-        if (!got && !n) ExitProcess(0);
+        if (!ReadFile(GetStdHandle(STD_INPUT_HANDLE), input + filled, LINE_LIMIT + 1 - filled, &got, NULL))
+            got = 0; /* a broken pipe is an end, too */
+        if (!got && !filled) ExitProcess(0);
         if (!got) {
             complain("the line with the job directory has no end", 0);
             ExitProcess(EXIT_AGENT);
         }
-        n += got;
-        for (; end < n && line[end] != '\n'; end++) {}
-        if (end < n) break;
-        if (n > LINE_LIMIT) {
+        filled += got;
+        for (; used < filled && input[used] != '\n'; used++) {}
+        if (used < filled) break;
+        if (filled > LINE_LIMIT) {
             complain("the line with the job directory is longer than 32 KiB", 0);
             ExitProcess(EXIT_AGENT);
         }
     }
-    if (end && line[end - 1] == '\r') end--;
-    wide = end ? MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, line, (int)end, scratch, PATH_LIMIT - 1) : 0;
-    if (wide > 0) scratch[wide] = 0;
-    if (wide <= 0 || length(scratch) != (DWORD)wide) {
-        complain("the line isn't the path of a job directory", 0);
+    input[used++] = 0;
+    wide = decimal(&at, ' ', JOB_LIMIT, &n) ? MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, at, -1, scratch, PATH_LIMIT) : 0;
+    /* Every byte up to the newline must be of the path. */
+    if (wide <= 1 || at + WideCharToMultiByte(CP_UTF8, 0, scratch, -1, NULL, 0, NULL, NULL) != input + used) {
+        complain("the line isn't a job's length and directory", 0);
         ExitProcess(EXIT_AGENT);
     }
     got = GetFullPathNameW(scratch, PATH_LIMIT, job_dir, NULL);
@@ -209,33 +223,27 @@ static void read_job_dir(void)
         ExitProcess(EXIT_AGENT);
     }
     while (got > 3 && (job_dir[got - 1] == '\\' || job_dir[got - 1] == '/')) job_dir[--got] = 0;
+    return n;
 }
 
-/* read_job gives the whole job file as UTF-16, its NULs kept, and sets *end. */
-static WCHAR *read_job(WCHAR **end)
+/* read_job gives the job of that length as UTF-16, its NULs kept, and sets *end. */
+static WCHAR *read_job(DWORD size, WCHAR **end)
 {
-    LARGE_INTEGER size;
-    HANDLE h, heap = GetProcessHeap();
+    HANDLE heap = GetProcessHeap();
     char *bytes;
     WCHAR *wide;
-    DWORD n = 0, got;
+    DWORD n = filled - used, got;
     int units;
 
-    if (!in_job_dir(L"\\job")) finish("job", EXIT_AGENT, ERROR_FILENAME_EXCED_RANGE);
-    h = CreateFileW(scratch, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
-                    FILE_FLAG_SEQUENTIAL_SCAN, NULL);
-    if (h == INVALID_HANDLE_VALUE) finish("job", EXIT_AGENT, GetLastError());
-    size.LowPart = GetFileSize(h, (DWORD *)&size.HighPart);
-    if (size.HighPart || size.LowPart > JOB_LIMIT) finish("job", EXIT_AGENT, ERROR_FILE_TOO_LARGE);
-    if (!size.LowPart) finish("job", EXIT_AGENT, ERROR_INVALID_DATA);
-    bytes = HeapAlloc(heap, 0, size.LowPart);
-    wide = HeapAlloc(heap, 0, ((SIZE_T)size.LowPart + 1) * sizeof(WCHAR)); /* never more units than bytes */
+    if (!size || n > size) finish("job", EXIT_AGENT, ERROR_INVALID_DATA);
+    bytes = HeapAlloc(heap, 0, size);
+    wide = HeapAlloc(heap, 0, ((SIZE_T)size + 1) * sizeof(WCHAR)); /* never more units than bytes */
     if (!bytes || !wide) finish("job", EXIT_AGENT, ERROR_NOT_ENOUGH_MEMORY);
-    for (; n < size.LowPart; n += got) {
-        if (!ReadFile(h, bytes + n, size.LowPart - n, &got, NULL)) finish("job", EXIT_AGENT, GetLastError());
+    memcpy(bytes, input + used, n);
+    for (; n < size; n += got) {
+        if (!ReadFile(GetStdHandle(STD_INPUT_HANDLE), bytes + n, size - n, &got, NULL)) got = 0;
         if (!got) finish("job", EXIT_AGENT, ERROR_HANDLE_EOF);
     }
-    CloseHandle(h);
     if (bytes[n - 1]) finish("job", EXIT_AGENT, ERROR_INVALID_DATA);
     units = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, bytes, (int)n, wide, (int)n);
     if (units <= 0) finish("job", EXIT_AGENT, ERROR_NO_UNICODE_TRANSLATION);
@@ -419,19 +427,18 @@ static BOOL WINAPI stay(DWORD event)
 
 void start(void)
 {
-    static const char ready[] = "winvm-run 1 ready\n";
+    static const char ready[] = "winvm-run 2 ready\n";
     WCHAR *at, *end, *cwd, *line, *count;
     PROCESS_INFORMATION pi;
     HANDLE job;
-    DWORD code, error;
+    DWORD code, error, size;
 
     /* Inherited by the command: a crash ends it, instead of asking nobody. */
     SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX | SEM_NOOPENFILEERRORBOX);
     SetConsoleCtrlHandler(stay, TRUE);
     if (!write_all(GetStdHandle(STD_OUTPUT_HANDLE), ready, sizeof(ready) - 1)) ExitProcess(EXIT_AGENT);
-    read_job_dir();
-
-    at = read_job(&end);
+    size = read_line();
+    at = read_job(size, &end);
     if (!same(field(&at, end), "winvm-job 1")) finish("job", EXIT_AGENT, ERROR_REVISION_MISMATCH);
     cwd = field(&at, end);
     line = field(&at, end);
