@@ -28,7 +28,7 @@ import (
 const port = "winvm.rpc"
 
 // buildInside builds the program that runs in the VM.
-func buildInside(t *testing.T) []byte {
+func buildInside(t testing.TB) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "inside")
 	cmd := exec.Command("go", "test", "-tags", "vmsuite", "-c", "-o", out, "winvm/hostagent/vmsuite/inside")
@@ -44,7 +44,7 @@ func buildInside(t *testing.T) []byte {
 }
 
 // initrd is the controller's with the program in the agent's place.
-func initrd(t *testing.T, a recipe.Artefact) string {
+func initrd(t testing.TB, a recipe.Artefact) string {
 	t.Helper()
 	base, err := os.ReadFile(a.Path(recipe.Initrd))
 	if err != nil {

@@ -40,6 +40,14 @@ const serveArg = "serve-mounts"
 
 // TestMain is started as `controlleragent daemon …`.
 func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == ioArg:
+		fmt.Fprintf(os.Stderr, "files: %v\n", serveIO())
+		return
+	case isBench():
+		fmt.Printf("bench: %v\n", serveBench(context.Background()))
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	}
 	if len(os.Args) > 1 && os.Args[1] == serveArg {
 		if err := serve(context.Background()); err != nil {
 			fmt.Printf("serving the mounts: %v\n", err)
