@@ -55,6 +55,9 @@ func (m Machine) addBoard(a *argv) {
 	if m.Memory.File != "" {
 		board += ",memory-backend=mem"
 	}
+	if m.Lane != nil {
+		board += ",nvdimm=on"
+	}
 	a.add("-machine", board)
 	accel := string(m.Accel)
 	if m.Accel == TCG {
@@ -64,7 +67,11 @@ func (m Machine) addBoard(a *argv) {
 	a.add("-accel", accel)
 	a.add("-cpu", m.CPU)
 	a.addf("-smp", "%d", m.SMP)
-	a.addf("-m", "%dM", m.Memory.MiB)
+	if m.Lane == nil {
+		a.addf("-m", "%dM", m.Memory.MiB)
+	} else {
+		a.addf("-m", "%dM,slots=1,maxmem=%dM", m.Memory.MiB, m.Memory.MiB+m.Lane.MiB)
+	}
 	if m.Memory.File != "" {
 		mem := fmt.Sprintf("memory-backend-file,id=mem,size=%dM,mem-path=%s,share=%s",
 			m.Memory.MiB, escape(m.Memory.File), onOff(m.Memory.Shared))
@@ -123,6 +130,11 @@ func (m Machine) addDevices(a *argv) {
 			a.addf("-device", "virtserialport,bus=vser.0,nr=%d,chardev=port%d,id=%s,name=%s",
 				i+1, i+1, PortDeviceID(p.Name), p.Name)
 		}
+	}
+	if m.Lane != nil {
+		// QEMU opens the descriptor that it has inherited a second time, by its path.
+		a.addf("-object", "memory-backend-file,id=lane,size=%dM,mem-path=/proc/self/fd/%d,share=on", m.Lane.MiB, m.Lane.FD)
+		a.add("-device", "nvdimm,id=nvdimm-lane,memdev=lane")
 	}
 	if !m.NoRNG {
 		a.add("-object", "rng-builtin,id=rng")

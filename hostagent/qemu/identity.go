@@ -39,6 +39,9 @@ func (m Machine) Identity() string {
 	for i, p := range m.Ports {
 		line("port %d %s", i+1, p.Name)
 	}
+	if m.Lane != nil {
+		line("lane %d MiB", m.Lane.MiB)
+	}
 	line("rng %s", onOff(!m.NoRNG))
 	line("pvpanic %s", onOff(m.Panic))
 	return b.String()

@@ -28,6 +28,7 @@ const (
 	MaxMemoryMiB = 1 << 20 // 1 TiB
 	MaxPorts     = 30      // the device has 31, and number 0 is reserved for a console
 	MaxDrives    = 16
+	MaxLaneMiB   = 1 << 10
 	maxIDE       = 6    // ports of q35's AHCI controller
 	maxText      = 4096 // bytes in a name, a path or the kernel's command line
 )
@@ -52,6 +53,7 @@ type Machine struct {
 	Drives []Drive
 	NIC    *NIC
 	Ports  []Port // virtio-serial ports; none = no controller
+	Lane   *Lane  // memory shared with the host agent
 
 	ConsoleFD int // the first serial line: one end of a SOCK_STREAM socketpair
 	QMPFD     int // the monitor: one end of a SOCK_STREAM socketpair
@@ -111,6 +113,16 @@ type NIC struct {
 type Port struct {
 	Name string // what the guest finds it by; like Drive.ID
 	FD   int    // one end of a SOCK_STREAM socketpair
+}
+
+// Lane is memory that the guest shares with the host agent, as an NVDIMM beside the
+// RAM. A saved state leaves it out; who revives gives the guest fresh memory.
+//
+// To Linux it looks as if memory could be plugged in above 4 GiB, for which it sets
+// 64 MiB of bounce buffers aside: put swiotlb=noforce into Append.
+type Lane struct {
+	MiB int // size
+	FD  int // a sealed memfd of that size
 }
 
 // WithDefaults returns a copy with the defaults filled in.
@@ -179,6 +191,9 @@ func (m Machine) Validate() error {
 	}
 	if v := m.VGAMemMiB; v < 0 || v > 256 || v&(v-1) != 0 {
 		bad("%d MiB of VGA memory: want a power of two from 1 to 256, or 0 for no adapter", v)
+	}
+	if l := m.Lane; l != nil && (l.MiB < 2 || l.MiB > MaxLaneMiB) {
+		bad("%d MiB of shared memory: want 2 to %d", l.MiB, MaxLaneMiB)
 	}
 	errs = append(errs, m.Memory.validate(), m.validateBoot())
 	errs = append(errs, m.validateDrives(), m.validatePorts(), m.validateNIC())

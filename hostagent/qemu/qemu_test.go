@@ -25,6 +25,7 @@ func controller() Machine {
 		},
 		NIC:       &NIC{MAC: "52:54:00:00:00:02", FD: 3},
 		Ports:     []Port{{Name: "org.winvm.agent", FD: 4}, {Name: "org.winvm.bulk", FD: 5}},
+		Lane:      &Lane{MiB: 32, FD: 8},
 		ConsoleFD: 6, QMPFD: 7,
 	}
 }
@@ -98,7 +99,7 @@ func TestIdentity(t *testing.T) {
 	same := map[string]func(*Machine){
 		"shared memory": func(m *Machine) { m.Memory.Shared = false; m.Incoming = true },
 		"memory path":   func(m *Machine) { m.Memory.File = "/elsewhere" },
-		"descriptors":   func(m *Machine) { m.NIC.FD = 40; m.Ports[0].FD = 41; m.QMPFD = 42; m.ConsoleFD = 43 },
+		"descriptors":   func(m *Machine) { m.NIC.FD = 40; m.Ports[0].FD = 41; m.QMPFD = 42; m.ConsoleFD = 43; m.Lane.FD = 44 },
 		"overlay":       func(m *Machine) { m.Drives[0].File = "/tmp/o"; m.Drives[0].Format = "qcow2" },
 		"kernel path":   func(m *Machine) { m.Kernel = "/k" },
 		"defaults":      func(m *Machine) { *m = m.WithDefaults() },
@@ -126,6 +127,8 @@ func TestIdentity(t *testing.T) {
 		"append":    func(m *Machine) { m.Append += " x" },
 		"vga":       func(m *Machine) { m.VGAMemMiB = 2 },
 		"rng":       func(m *Machine) { m.NoRNG = true },
+		"lane":      func(m *Machine) { m.Lane.MiB = 64 },
+		"no lane":   func(m *Machine) { m.Lane = nil },
 	}
 	for name, change := range differ {
 		m := controller()
@@ -170,6 +173,7 @@ func TestValidateRefuses(t *testing.T) {
 		"ports":         {func(m *Machine) { m.Ports = make([]Port, 31) }, "at most 30"},
 		"mac":           {func(m *Machine) { m.NIC.MAC = "01:54:00:00:00:01" }, "unicast"},
 		"mac separator": {func(m *Machine) { m.NIC.MAC = "52-54-00-00-00-01" }, "unicast"},
+		"lane":          {func(m *Machine) { m.Lane.MiB = 1 }, "shared memory"},
 		"nic":           {func(m *Machine) { m.NIC.Model = "ne2k" }, "adapter"},
 	} {
 		m := controller()

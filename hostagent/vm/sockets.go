@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,8 @@ func streamPair(name string) (*net.UnixConn, *os.File, error) {
 type sockets struct {
 	ports        map[string]*net.UnixConn
 	console, qmp *net.UnixConn
-	children     []*os.File // QEMU's ends, from descriptor 3 on
+	children     []*os.File // QEMU's, from descriptor 3 on
+	kept         []*os.File // those of them that are not ours to close
 }
 
 // firstFD is the descriptor that the first of exec.Cmd's ExtraFiles gets.
@@ -72,6 +74,10 @@ func makeSockets(cfg *Config) (s *sockets, err error) {
 	m := &cfg.Machine
 	if cfg.Link != nil {
 		m.NIC.FD = give(cfg.Link)
+	}
+	if cfg.Lane != nil {
+		m.Lane.FD = give(cfg.Lane)
+		s.kept = append(s.kept, cfg.Lane)
 	}
 	for i := range m.Ports {
 		conn, file, err := streamPair("port " + m.Ports[i].Name)
@@ -97,7 +103,9 @@ func makeSockets(cfg *Config) (s *sockets, err error) {
 // closeChildren closes QEMU's ends in this process: it would never see EOF otherwise.
 func (s *sockets) closeChildren() {
 	for _, f := range s.children {
-		_ = f.Close()
+		if !slices.Contains(s.kept, f) {
+			_ = f.Close()
+		}
 	}
 	s.children = nil
 }

@@ -21,6 +21,9 @@ type Config struct {
 	// Link is one end of a [LinkPair]; needed if and only if the machine has a NIC.
 	// Start takes it over, also if it fails.
 	Link *os.File
+	// Lane is the memory that the guest shares with this process; needed if and only
+	// if the machine has a Lane. It stays the caller's.
+	Lane *os.File
 	// ConsoleLog is the file that the console is appended to, "" for none, and
 	// ConsoleLogLimit how many bytes at most; 0 = 4 MiB.
 	ConsoleLog      string
@@ -76,6 +79,10 @@ func Start(ctx context.Context, cfg Config) (*VM, error) {
 	// The descriptors are written into slices and pointers: not into the caller's.
 	cfg.Machine = cfg.Machine.WithDefaults()
 	cfg.Machine.Ports = append([]qemu.Port(nil), cfg.Machine.Ports...)
+	if cfg.Machine.Lane != nil {
+		lane := *cfg.Machine.Lane
+		cfg.Machine.Lane = &lane
+	}
 	if err := cfg.check(); err != nil {
 		if cfg.Link != nil {
 			_ = cfg.Link.Close()
@@ -101,6 +108,9 @@ func (cfg *Config) check() error {
 	}
 	if (m.NIC != nil) != (cfg.Link != nil) {
 		return fmt.Errorf("machine %q: a NIC needs a link, and a link a NIC", m.Name)
+	}
+	if (m.Lane != nil) != (cfg.Lane != nil) {
+		return fmt.Errorf("machine %q: shared memory needs a file, and a file a machine with shared memory", m.Name)
 	}
 	if !m.Incoming {
 		return nil

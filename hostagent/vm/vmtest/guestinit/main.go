@@ -11,6 +11,7 @@
 //	reboot      reset
 //	panic       crash the kernel
 //	fill        write to the disk vda until it fails
+//	lane        map the shared memory and copy from one slot of it to another
 package main
 
 import (
@@ -24,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"winvm/transport/shm"
 )
 
 func main() {
@@ -76,6 +79,8 @@ func do(what string) error {
 		return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
 	case "fill":
 		return fill()
+	case "lane":
+		return lane()
 	}
 	return fmt.Errorf("unknown")
 }
@@ -158,6 +163,40 @@ func fill() error {
 	}
 	_, err = io.CopyN(disk, endless{}, 64<<20)
 	return err
+}
+
+// lane accepts the lanes of the sessions ID{1}, ID{2} and so on, and copies slot 0 to
+// slot 1 with every bit changed.
+func lane() error {
+	region, err := shm.Find("")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("guest: lane of %d bytes\n", region.Size())
+	var l *shm.Lane
+	for next := byte(1); ; time.Sleep(10 * time.Millisecond) {
+		if got, err := region.Accept(shm.ID{next}); err == nil {
+			fmt.Printf("guest: lane %d\n", next)
+			l = got
+			next++
+		}
+		if l == nil {
+			continue
+		}
+		from, err := l.Lend(0, shm.SlotSize)
+		if err != nil {
+			return err
+		}
+		to, err := l.Lend(1, shm.SlotSize)
+		if err != nil {
+			return err
+		}
+		for i := range from {
+			to[i] = ^from[i]
+		}
+		l.Return()
+		l.Return()
+	}
 }
 
 type endless struct{}
