@@ -173,7 +173,7 @@ func TestBadRequests(t *testing.T) {
 func TestBadResponses(t *testing.T) {
 	ctx := t.Context()
 	for _, body := range []string{"", "{", "[]", `{"version":"x","took_ns":"x","connected":1,"failure":2,"smbd_pid":"x"}`} {
-		c := NewClient(dial(t, func(_ context.Context, _ uint16, _ []byte, resp *rpc.Response) error {
+		c := NewClient(dial(t, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
 			resp.Append([]byte(body))
 			return nil
 		}))
@@ -192,7 +192,7 @@ func TestBadResponses(t *testing.T) {
 		_ = c.Close()
 	}
 	// Longer than a message may be: the connection ends.
-	c := NewClient(dial(t, func(_ context.Context, _ uint16, _ []byte, resp *rpc.Response) error {
+	c := NewClient(dial(t, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
 		resp.Grow(MaxMessage + 1)
 		return nil
 	}))
@@ -203,7 +203,7 @@ func TestBadResponses(t *testing.T) {
 }
 
 func TestOtherVersion(t *testing.T) {
-	c := NewClient(dial(t, func(_ context.Context, _ uint16, _ []byte, resp *rpc.Response) error {
+	c := NewClient(dial(t, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
 		b, err := json.Marshal(HelloResponse{Version: Version + 1})
 		resp.Append(b)
 		return err

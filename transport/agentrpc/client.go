@@ -99,7 +99,7 @@ type Handler interface {
 
 // Dispatch is the rpc.Handler that serves h.
 func Dispatch(h Handler) rpc.Handler {
-	return func(ctx context.Context, op uint16, body []byte, resp *rpc.Response) error {
+	return func(ctx context.Context, op uint16, body, _ []byte, resp *rpc.Response) error {
 		switch op {
 		case OpHello:
 			return answer(ctx, body, resp, h.Hello)

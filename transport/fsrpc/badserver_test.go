@@ -20,7 +20,7 @@ import (
 func answers(t testing.TB, body []byte) net.Conn {
 	t.Helper()
 	cc, sc := socketpair(t)
-	handle := func(_ context.Context, op uint16, _ []byte, resp *rpc.Response) error {
+	handle := func(_ context.Context, op uint16, _, _ []byte, resp *rpc.Response) error {
 		if op == fsrpc.Ops["attach"] {
 			resp.Append(fields(uint16(fsrpc.Version)))
 		} else {
@@ -159,7 +159,7 @@ func TestHostileAttach(t *testing.T) {
 	} {
 		cc, sc := socketpair(t)
 		background(t, func(ctx context.Context) error {
-			return rpc.Serve(ctx, sc, func(_ context.Context, _ uint16, _ []byte, resp *rpc.Response) error {
+			return rpc.Serve(ctx, sc, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
 				resp.Append(body)
 				return nil
 			}, fsrpc.ToErrno, rpc.Limits{MaxRequest: 100, InFlight: 1}, quietLog)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"winvm/transport/rpc"
+	"winvm/transport/shm"
 	"winvm/transport/wire"
 )
 
@@ -17,6 +19,7 @@ type client struct{ rpc *rpc.Client }
 // if it fails.
 func attach(ctx context.Context, conn io.ReadWriteCloser, kind ShareKind) (client, error) {
 	c := client{rpc: rpc.NewClient(conn, maxFrame)}
+	c.rpc.UseLane(shm.Of(conn))
 	var e request
 	e.U16(Version)
 	e.U8(uint8(kind))
@@ -62,10 +65,16 @@ func (e *request) name(s string) {
 }
 
 func (c client) call(ctx context.Context, op uint16, e *request) (*wire.Decoder, error) {
+	return c.callInto(ctx, op, e, nil)
+}
+
+// callInto is call with a buffer for the response; a large one can come through the
+// lane. The decoder is valid for as long as the buffer is.
+func (c client) callInto(ctx context.Context, op uint16, e *request, into []byte) (*wire.Decoder, error) {
 	if e.err != nil {
 		return nil, e.err
 	}
-	body, err := c.rpc.Call(ctx, op, e.Bytes(), nil, nil)
+	body, err := c.rpc.Call(ctx, op, e.Bytes(), nil, into)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +99,9 @@ func (c client) attr(ctx context.Context, op uint16, e *request) (Attr, error) {
 	a := getAttr(d)
 	return a, d.Close()
 }
+
+// lists are buffers for listings, of which much is left over as a rule.
+var lists = sync.Pool{New: func() any { return new([MaxListing]byte) }}
 
 // read makes a call that fills buf from offset off.
 func (c client) read(ctx context.Context, op uint16, e *request, off uint64, buf []byte) (int, error) {

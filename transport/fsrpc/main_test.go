@@ -13,6 +13,8 @@ import (
 
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
+	"winvm/transport/shm/shmtest"
 	"winvm/transport/virtioserial"
 )
 
@@ -23,8 +25,25 @@ var quietLog = slog.New(slog.DiscardHandler)
 // links are the connections the suites run over.
 var links = map[string]func(testing.TB) (client, server net.Conn){
 	"socketpair": socketpair,
-	"mux":        muxStreams,
+	"lane":       lane,
+	"mux":        func(t testing.TB) (net.Conn, net.Conn) { return muxStreams(t, false) },
+	"mux, lane":  func(t testing.TB) (net.Conn, net.Conn) { return muxStreams(t, true) },
 }
+
+// lane is a socketpair with shared memory beside it, of fewer slots than there are
+// requests at times.
+func lane(t testing.TB) (net.Conn, net.Conn) {
+	c, s := socketpair(t)
+	cl, sl := shmtest.Lanes(t, 3)
+	return laneConn{c, cl}, laneConn{s, sl}
+}
+
+type laneConn struct {
+	net.Conn
+	lane *shm.Lane
+}
+
+func (c laneConn) Lane() *shm.Lane { return c.lane }
 
 func socketpair(t testing.TB) (net.Conn, net.Conn) {
 	t.Helper()
@@ -42,15 +61,19 @@ func socketpair(t testing.TB) (net.Conn, net.Conn) {
 }
 
 // muxStreams returns the two ends of a stream between two agents.
-func muxStreams(t testing.TB) (net.Conn, net.Conn) {
+func muxStreams(t testing.TB, lane bool) (net.Conn, net.Conn) {
 	t.Helper()
 	h, g := socketpair(t)
-	cfg := mux.Config{Logger: quietLog, Build: "test"}
-	host, err := mux.NewEndpoint(h.(mux.Link), cfg)
+	hcfg := mux.Config{Logger: quietLog, Build: "test"}
+	gcfg := hcfg
+	if lane {
+		hcfg.Lane, gcfg.Lane = shmtest.Regions(t, 8)
+	}
+	host, err := mux.NewEndpoint(h.(mux.Link), hcfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest, err := mux.NewEndpoint(g.(mux.Link), cfg)
+	guest, err := mux.NewEndpoint(g.(mux.Link), gcfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +83,7 @@ func muxStreams(t testing.TB) (net.Conn, net.Conn) {
 	var accepted net.Conn
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		s, err := host.Accept(ctx)
+		s, err := host.Dial(ctx)
 		if err == nil {
 			_, accepted, err = s.Accept(ctx)
 		}
@@ -68,9 +91,12 @@ func muxStreams(t testing.TB) (net.Conn, net.Conn) {
 			t.Error(err)
 		}
 	})
-	s, err := guest.Dial(ctx)
+	s, err := guest.Accept(ctx)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if (s.Lane() != nil) != lane {
+		t.Errorf("lane %v, want %v", s.Lane() != nil, lane)
 	}
 	c, err := s.Open(ctx, fsrpc.StreamName(fsrpc.ShareXchg))
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"winvm/transport/rpc"
+	"winvm/transport/shm"
 	"winvm/transport/wire"
 )
 
@@ -31,8 +32,8 @@ func ServeStore(ctx context.Context, conn io.ReadWriteCloser, s Store, log *slog
 
 func serve(ctx context.Context, conn io.ReadWriteCloser, kind ShareKind, handle handler, log *slog.Logger) error {
 	var attached atomic.Bool
-	h := func(ctx context.Context, op uint16, body []byte, resp *rpc.Response) error {
-		d := wire.NewDecoder(body)
+	h := func(ctx context.Context, op uint16, body, tail []byte, resp *rpc.Response) error {
+		d := wire.NewSplitDecoder(body, tail) // so nothing but contents is taken from the lane
 		if op == opAttach {
 			if err := checkAttach(d, kind); err != nil {
 				return err
@@ -52,7 +53,7 @@ func serve(ctx context.Context, conn io.ReadWriteCloser, kind ShareKind, handle 
 		}
 		return err
 	}
-	return rpc.Serve(ctx, conn, h, ToErrno, rpc.Limits{MaxRequest: maxFrame, InFlight: inFlight}, log)
+	return rpc.Serve(ctx, conn, h, ToErrno, rpc.Limits{MaxRequest: maxFrame, InFlight: inFlight, Lane: shm.Of(conn)}, log)
 }
 
 func checkAttach(d *wire.Decoder, kind ShareKind) error {

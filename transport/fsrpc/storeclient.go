@@ -46,7 +46,9 @@ func (c *StoreClient) sections(ctx context.Context, first uint32, n int) ([]Sect
 	var e request
 	e.U32(first)
 	e.U32(uint32(n))
-	d, err := c.call(ctx, opSections, &e)
+	into := lists.Get().(*[MaxListing]byte)
+	defer lists.Put(into) // sections hold copies
+	d, err := c.callInto(ctx, opSections, &e, into[:])
 	if err != nil {
 		return nil, err
 	}

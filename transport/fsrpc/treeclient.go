@@ -200,7 +200,9 @@ func (c *TreeClient) Readdir(ctx context.Context, h HandleID, off uint64, max in
 	e.U64(off)
 	e.U32(uint32(max))
 	e.Bool(attrs)
-	d, err := c.call(ctx, opReaddir, &e)
+	into := lists.Get().(*[MaxListing]byte)
+	defer lists.Put(into) // entries hold copies
+	d, err := c.callInto(ctx, opReaddir, &e, into[:])
 	if err != nil {
 		return nil, err
 	}

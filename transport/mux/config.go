@@ -4,10 +4,15 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"winvm/transport/shm"
 )
 
 // ProtocolVersion is the version of the channel's protocol this package speaks.
 const ProtocolVersion = 1
+
+// FeatureLane says that a side has the memory of a shared-memory lane.
+const FeatureLane = 1 << 0
 
 // minWindow is yamux's initial window, which can't be made smaller.
 const minWindow = 256 << 10
@@ -24,6 +29,10 @@ type Config struct {
 	// Features is the set of optional features this side has. A session has
 	// those that both sides have.
 	Features uint64
+
+	// Lane is memory that both sides see, for the use of the session's streams:
+	// see package shm. A session has it if both sides do and mean the same.
+	Lane *shm.Region
 
 	// MinVersion and MaxVersion are the protocol versions this side speaks.
 	// Default: [ProtocolVersion] alone.
@@ -57,6 +66,10 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Features &^= FeatureLane
+	if c.Lane != nil {
+		c.Features |= FeatureLane
 	}
 	if c.MaxVersion == 0 {
 		c.MaxVersion = ProtocolVersion

@@ -168,8 +168,13 @@ type keys struct {
 	guestSeal uint64
 }
 
+// digest is a value made of both nonces, for one purpose.
+func (h *handshake) digest(purpose string) [sha256.Size]byte {
+	return sha256.Sum256(append(append([]byte(purpose+"\x00"), h.host[:]...), h.guest[:]...))
+}
+
 func (h *handshake) keys() keys {
-	sum := sha256.Sum256(append(append([]byte("winvm session\x00"), h.host[:]...), h.guest[:]...))
+	sum := h.digest("winvm session")
 	return keys{
 		epoch:     binary.BigEndian.Uint32(sum[0:]),
 		hostSeal:  binary.BigEndian.Uint64(sum[4:]),

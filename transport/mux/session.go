@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"winvm/transport/shm"
 )
 
 const (
@@ -29,6 +31,7 @@ type Session struct {
 	ep   *Endpoint
 	conn *recordConn
 	ym   *yamux.Session
+	lane *shm.Lane
 
 	slots    chan struct{} // full: MaxStreams of the peer's streams are open
 	accepted chan *Stream
@@ -53,6 +56,7 @@ func (e *Endpoint) newSession(hs handshake) *Session {
 	s := &Session{
 		ep:       e,
 		conn:     newRecordConn(e, hs),
+		lane:     e.openLane(&hs),
 		slots:    make(chan struct{}, e.cfg.MaxStreams),
 		accepted: make(chan *Stream, e.cfg.MaxStreams),
 		tick:     make(chan struct{}, 1),
@@ -62,7 +66,7 @@ func (e *Endpoint) newSession(hs handshake) *Session {
 	s.conn.s = s
 	s.conn.turn <- struct{}{}
 	e.log.Debug("session begins", "epoch", s.Epoch(), "version", hs.version,
-		"features", hs.features, "peer", hs.peerBuild)
+		"features", hs.features, "lane", s.lane != nil, "peer", hs.peerBuild)
 
 	cfg := &yamux.Config{
 		AcceptBacklog:          e.cfg.Backlog,

@@ -18,7 +18,7 @@ import (
 func TestManyInFlight(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		s := serve(t, sc, echo, someLimits)
-		c := NewClient(cc, 1<<20)
+		c := newClient(cc)
 		calls, biggest := 40, 100_000
 		if b, ok := cc.(*badLink); ok && b.maxPiece > 0 {
 			calls, biggest = 20, 2000
@@ -61,7 +61,7 @@ func TestManyInFlight(t *testing.T) {
 func TestErrors(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		serve(t, sc, echo, someLimits)
-		c := NewClient(cc, 1<<20)
+		c := newClient(cc)
 		defer c.Close()
 		_, err := c.Call(t.Context(), opFail, []byte{byte(syscall.ENOENT), 0}, []byte("no such thing"), nil)
 		var e *Error
@@ -125,7 +125,7 @@ func TestCut(t *testing.T) {
 					sc = &badLink{Conn: sc, cutAfter: after}
 				}
 				s := serve(t, sc, echo, someLimits)
-				c := NewClient(cc, 1<<20)
+				c := newClient(cc)
 				callUntilDead(t, c)
 				_ = c.Close()
 				_ = s.wait(t)
@@ -191,7 +191,7 @@ func TestGarbled(t *testing.T) {
 		t.Run(fmt.Sprint("request byte ", i), func(t *testing.T) {
 			cc, sc := socketpair(t)
 			s := serve(t, &badLink{Conn: sc, garble: i}, echo, someLimits)
-			c := NewClient(cc, 1<<20)
+			c := newClient(cc)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			if _, err := c.Call(ctx, opEcho, make([]byte, 3), nil, nil); err == nil {
@@ -208,14 +208,14 @@ func TestGarbled(t *testing.T) {
 func TestCancel(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		release := make(chan struct{})
-		serve(t, sc, func(_ context.Context, op uint16, body []byte, resp *Response) error {
+		serve(t, sc, func(_ context.Context, op uint16, body, _ []byte, resp *Response) error {
 			if op == opWaitCtx {
 				<-release
 			}
 			resp.Append(body)
 			return nil
 		}, someLimits)
-		c := NewClient(cc, 1<<20)
+		c := newClient(cc)
 		defer c.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -253,7 +253,7 @@ func TestCancel(t *testing.T) {
 func TestCancelWhileBodyArrives(t *testing.T) {
 	cc, sc := socketpair(t)
 	defer sc.Close()
-	c := NewClient(cc, 1<<20)
+	c := newClient(cc)
 	defer c.Close()
 	peer := hostile{t, sc}
 	for round := range 20 {
@@ -285,7 +285,7 @@ func TestCancelWhileBodyArrives(t *testing.T) {
 // A response that comes before its request was sent breaks no rule of memory.
 func TestAnsweredBeforeSent(t *testing.T) {
 	cc, sc := net.Pipe()
-	c := NewClient(cc, 1<<20)
+	c := newClient(cc)
 	first := make(chan error, 1)
 	go func() { // is being written until somebody reads
 		_, err := c.Call(t.Context(), opEcho, nil, nil, nil)
@@ -335,7 +335,7 @@ func TestAnsweredBeforeSent(t *testing.T) {
 // A call that waits behind a peer that doesn't read can be cancelled.
 func TestCancelBeforeSent(t *testing.T) {
 	cc, sc := net.Pipe()
-	c := NewClient(cc, 1<<20)
+	c := newClient(cc)
 	var stuck sync.WaitGroup
 	stuck.Go(func() {
 		if _, err := c.Call(t.Context(), opEcho, nil, nil, nil); !errors.Is(err, ErrClosed) {
@@ -361,7 +361,7 @@ func TestCancelBeforeSent(t *testing.T) {
 func TestCloseFailsCalls(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		s := serve(t, sc, echo, someLimits)
-		c := NewClient(cc, 1<<20)
+		c := newClient(cc)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync"
 	"syscall"
+
+	"winvm/transport/shm"
 )
 
 // readBuffer is what the reader takes off the stream at once; the body of a
@@ -17,6 +19,8 @@ type Client struct {
 	conn        io.ReadWriteCloser
 	maxResponse uint32
 	done        chan struct{}
+
+	lane *shm.Lane // nil: there is none
 
 	turn chan struct{} // holds one token while a frame is written; taken alone
 	wbuf []byte        // the writer's
@@ -33,9 +37,15 @@ type call struct {
 	op     uint16
 	into   []byte // where the body goes, if it fits
 	direct bool   // it is going there; guarded by Client.mu
-	body   []byte
-	err    error
-	ready  chan struct{}
+	slot   shm.Slot
+	room   int  // of slot, for the body; 0: none, the slot has the request's
+	inLane int  // how many bytes of the body are there; 0: it is in body
+	lost   bool // no response will come
+
+	abandoned bool // nobody waits: the reader gives the slot back
+	body      []byte
+	err       error
+	ready     chan struct{}
 }
 
 // NewClient starts a client on conn, which it owns from now on. A response
@@ -51,6 +61,10 @@ func NewClient(conn io.ReadWriteCloser, maxResponse uint32) *Client {
 	go c.read()
 	return c
 }
+
+// UseLane lets large bodies go through shared memory. It is to be called before the
+// first Call, and only if the serving side has [Limits.Lane].
+func (c *Client) UseLane(l *shm.Lane) { c.lane = l }
 
 // Done is closed when the connection has ended; Err then tells why.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -88,23 +102,70 @@ func (c *Client) Call(ctx context.Context, op uint16, head, tail, into []byte) (
 		return nil, err
 	}
 	p := &call{op: op, into: into, ready: make(chan struct{})}
-	tag, err := c.enter(p)
-	if err != nil {
+	h := header{op: op}
+	var where place
+	h.errno, where = c.takeSlot(p, tail)
+	if h.errno == laneTail {
+		tail = nil
+	}
+	h.length = uint32(len(head) + len(tail))
+	var err error
+	if h.tag, err = c.enter(p); err != nil {
+		p.freeSlot()
 		return nil, err
 	}
-	sent := c.send(ctx, header{length: uint32(len(head) + len(tail)), tag: tag, op: op}, head, tail)
+	sent := c.send(ctx, h, where, head, tail)
 	if sent {
 		select {
 		case <-p.ready:
-			return p.body, p.err
+			return p.result()
 		case <-ctx.Done():
 		}
 	}
-	if c.leave(tag, p, sent) {
+	if c.leave(h.tag, p, sent) {
 		return nil, ctx.Err()
 	}
 	<-p.ready
+	return p.result()
+}
+
+// takeSlot takes a slot if the call is worth one and there is one, and puts tail into
+// it or offers it for the response. It returns what the request's header says of it.
+func (c *Client) takeSlot(p *call, tail []byte) (use uint16, where place) {
+	if c.lane == nil || max(len(tail), len(p.into)) < LaneMin || len(tail) > shm.SlotSize {
+		return 0, place{}
+	}
+	var ok bool
+	if p.slot, ok = c.lane.Take(); !ok {
+		return 0, place{} // all are in use: the channel is there for that
+	}
+	if len(tail) >= LaneMin {
+		copy(p.slot.Bytes(len(tail)), tail)
+		return laneTail, place{p.slot.Number(), uint32(len(tail))}
+	}
+	p.room = min(len(p.into), shm.SlotSize)
+	return laneRoom, place{p.slot.Number(), uint32(p.room)}
+}
+
+// result returns what the response was, when it has come.
+func (p *call) result() ([]byte, error) {
+	if p.inLane > 0 {
+		p.body = p.into[:copy(p.into, p.slot.Bytes(p.inLane))]
+	}
+	p.freeSlot()
 	return p.body, p.err
+}
+
+// freeSlot gives the call's slot back; one that the peer may still be using is lost.
+func (p *call) freeSlot() {
+	switch {
+	case !p.slot.Valid():
+	case p.lost:
+		p.slot.Lose()
+	default:
+		p.slot.Free()
+	}
+	p.slot = shm.Slot{}
 }
 
 // enter gives p a free tag.
@@ -130,29 +191,41 @@ func (c *Client) leave(tag uint32, p *call, sent bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.calls[tag] != p {
-		return !p.direct
+		if p.direct {
+			return false
+		}
+		p.freeSlot()
+		return true
 	}
 	if sent {
-		c.calls[tag] = &call{op: p.op, ready: make(chan struct{})}
+		c.calls[tag] = &call{op: p.op, slot: p.slot, room: p.room, abandoned: true, ready: make(chan struct{})}
 	} else {
 		delete(c.calls, tag)
+		p.freeSlot()
 	}
 	return true
 }
 
 // send writes a frame, unless ctx ends before it is our turn. A write that fails
 // ends the connection.
-func (c *Client) send(ctx context.Context, h header, head, tail []byte) bool {
+func (c *Client) send(ctx context.Context, h header, where place, head, tail []byte) bool {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return false
 	}
 	defer func() { <-c.turn }()
-	c.wbuf = append(c.wbuf[:0], make([]byte, headerSize)...)
+	front := headerSize
+	if h.errno != 0 {
+		front += laneSize
+	}
+	c.wbuf = append(c.wbuf[:0], make([]byte, front)...)
+	h.put(c.wbuf)
+	if h.errno != 0 {
+		where.put(c.wbuf[headerSize:])
+	}
 	c.wbuf = append(c.wbuf, head...)
 	c.wbuf = append(c.wbuf, tail...)
-	h.put(c.wbuf)
 	if _, err := c.conn.Write(c.wbuf); err != nil {
 		c.fail(closedError(err))
 	}
@@ -171,7 +244,10 @@ func (c *Client) read() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for tag, p := range c.calls {
-		p.err = c.err
+		p.err, p.lost = c.err, true
+		if p.abandoned {
+			p.freeSlot()
+		}
 		close(p.ready)
 		delete(c.calls, tag)
 	}
@@ -182,12 +258,21 @@ func (c *Client) readOne(r *bufio.Reader, buf *[headerSize]byte) error {
 	if err != nil {
 		return err
 	}
-	if h.length > c.maxResponse || h.errno != 0 && h.length > maxErrorText {
+	shared := h.errno == inLane
+	if h.length > c.maxResponse || h.errno != 0 && h.length > maxErrorText && !shared {
 		return protocolError("response of %d bytes to op %d", h.length, h.op)
 	}
-	p := c.take(h)
-	if p == nil {
-		return protocolError("response to op %d with tag %d, which is not in flight", h.op, h.tag)
+	p, err := c.take(h, shared)
+	if err != nil {
+		return err
+	}
+	if p.abandoned {
+		p.freeSlot()
+	}
+	if shared {
+		p.inLane = int(h.length)
+		close(p.ready)
+		return nil
 	}
 	if p.direct {
 		p.body = p.into[:h.length]
@@ -206,16 +291,19 @@ func (c *Client) readOne(r *bufio.Reader, buf *[headerSize]byte) error {
 	return err
 }
 
-// take returns the call that a response is for and frees its tag; nil if there is
-// none.
-func (c *Client) take(h header) *call {
+// take returns the call that a response is for and frees its tag. shared says that
+// the body is in the call's slot.
+func (c *Client) take(h header, shared bool) (*call, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.calls[h.tag]
-	if p == nil || p.op != h.op {
-		return nil
+	switch {
+	case p == nil || p.op != h.op:
+		return nil, protocolError("response to op %d with tag %d, which is not in flight", h.op, h.tag)
+	case shared && (h.length == 0 || int(h.length) > p.room):
+		return nil, protocolError("response of %d bytes in the %d of a slot", h.length, p.room)
 	}
 	delete(c.calls, h.tag)
 	p.direct = h.errno == 0 && int(h.length) <= len(p.into)
-	return p
+	return p, nil
 }

@@ -39,11 +39,27 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Errno }
 
+// What the last field of a header says of the lane. A request's says how many
+// bytes of what slot it is about, in 8 bytes more.
+const (
+	laneTail = 1 // request: the slot has the rest of the body
+	laneRoom = 2 // request: the response's body may go into the slot
+
+	inLane = 1 << 15 // response: the body is in the slot, not behind the header
+)
+
+// laneSize is the length of what follows the header of a request with a slot.
+const laneSize = 8
+
+// LaneMin is the least number of bytes for which a slot is worth it. Measured:
+// docs/performance.md.
+const LaneMin = 4 << 10
+
 type header struct {
 	length uint32
 	tag    uint32
 	op     uint16
-	errno  uint16
+	errno  uint16 // in a request: what a slot is for
 }
 
 func (h header) put(b []byte) {
@@ -63,6 +79,22 @@ func readHeader(r io.Reader, buf *[headerSize]byte) (header, error) {
 		op:     binary.LittleEndian.Uint16(buf[8:]),
 		errno:  binary.LittleEndian.Uint16(buf[10:]),
 	}, nil
+}
+
+// place is what a request says of a slot.
+type place struct{ slot, length uint32 }
+
+func (p place) put(b []byte) {
+	binary.LittleEndian.PutUint32(b, p.slot)
+	binary.LittleEndian.PutUint32(b[4:], p.length)
+}
+
+func readPlace(r io.Reader) (place, error) {
+	var b [laneSize]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return place{}, err
+	}
+	return place{binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])}, nil
 }
 
 // closedError makes what ended a connection ErrClosed, unless it is ErrProtocol.

@@ -172,7 +172,7 @@ func TestServerHangUp(t *testing.T) {
 func TestServeContextEnds(t *testing.T) {
 	overLinks(t, func(t *testing.T, cc, sc net.Conn) {
 		var running atomic.Int32
-		s := serve(t, sc, func(ctx context.Context, op uint16, _ []byte, resp *Response) error {
+		s := serve(t, sc, func(ctx context.Context, op uint16, _, _ []byte, resp *Response) error {
 			running.Add(1)
 			defer running.Add(-1)
 			if op == opGrow {
@@ -208,7 +208,7 @@ func TestInFlightBound(t *testing.T) {
 	cc, sc := net.Pipe()
 	var running, most atomic.Int32
 	release := make(chan struct{})
-	serve(t, sc, func(_ context.Context, _ uint16, body []byte, resp *Response) error {
+	serve(t, sc, func(_ context.Context, _ uint16, body, _ []byte, resp *Response) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {

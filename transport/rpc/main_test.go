@@ -16,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"winvm/transport/mux"
+	"winvm/transport/shm"
+	"winvm/transport/shm/shmtest"
 	"winvm/transport/virtioserial"
 )
 
@@ -32,6 +34,11 @@ var links = map[string]func(testing.TB) (client, server net.Conn){
 		c, s := socketpair(t)
 		return &badLink{Conn: c, maxPiece: 7}, &badLink{Conn: s, maxPiece: 7}
 	},
+	"lane": laneLink(socketpair),
+	"lane, split": laneLink(func(t testing.TB) (net.Conn, net.Conn) {
+		c, s := socketpair(t)
+		return &badLink{Conn: c, maxPiece: 7}, &badLink{Conn: s, maxPiece: 7}
+	}),
 	"delayed": func(t testing.TB) (net.Conn, net.Conn) {
 		c, s := socketpair(t)
 		return &badLink{Conn: c, delay: time.Millisecond}, &badLink{Conn: s, delay: time.Millisecond}
@@ -46,6 +53,29 @@ func overLinks(t *testing.T, f func(t *testing.T, client, server net.Conn)) {
 			f(t, c, s)
 		})
 	}
+}
+
+// laneLink is a link with shared memory beside it.
+func laneLink(link func(testing.TB) (client, server net.Conn)) func(testing.TB) (client, server net.Conn) {
+	return func(t testing.TB) (client, server net.Conn) {
+		c, s := link(t)
+		cl, sl := shmtest.Lanes(t, 4)
+		return laneConn{c, cl}, laneConn{s, sl}
+	}
+}
+
+type laneConn struct {
+	net.Conn
+	lane *shm.Lane
+}
+
+func (c laneConn) Lane() *shm.Lane { return c.lane }
+
+// newClient is NewClient, with the lane of the link.
+func newClient(conn net.Conn) *Client {
+	c := NewClient(conn, 1<<20)
+	c.UseLane(shm.Of(conn))
+	return c
 }
 
 func socketpair(t testing.TB) (net.Conn, net.Conn) {
@@ -146,6 +176,7 @@ type serving struct {
 
 func serve(t testing.TB, conn io.ReadWriteCloser, h Handler, limits Limits) *serving {
 	ctx, cancel := context.WithCancel(t.Context())
+	limits.Lane = shm.Of(conn)
 	s := &serving{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -188,14 +219,15 @@ const (
 
 var someLimits = Limits{MaxRequest: 1 << 20, InFlight: 16}
 
-func echo(ctx context.Context, op uint16, body []byte, resp *Response) error {
+func echo(ctx context.Context, op uint16, body, tail []byte, resp *Response) error {
 	switch op {
 	case opEcho:
 		time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond) // so that answers overtake each other
 		resp.Append(body)
+		resp.Append(tail)
 		return nil
 	case opFail:
-		return &Error{Errno: syscall.Errno(binary.LittleEndian.Uint16(body)), Text: string(body[2:])}
+		return &Error{Errno: syscall.Errno(binary.LittleEndian.Uint16(body)), Text: string(body[2:]) + string(tail)}
 	case opPanic:
 		panic("test")
 	case opGrow:

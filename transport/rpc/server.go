@@ -10,47 +10,26 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+
+	"winvm/transport/shm"
 )
 
 // Limits bound what one connection may cost the serving side.
 type Limits struct {
 	MaxRequest uint32 // bytes of a request's body
 	InFlight   int    // handlers at work at once
+
+	// Lane is the shared memory beside the connection, for handlers that know what
+	// to do with a tail; nil: none.
+	Lane *shm.Lane
 }
 
-// A Response is what a Handler fills in. Its zero value is an empty body.
-type Response struct{ buf []byte }
-
-// Append adds to the body.
-func (r *Response) Append(b []byte) {
-	r.reserve(len(b))
-	r.buf = append(r.buf, b...)
-}
-
-// Grow adds n bytes to the body, to be filled in by the handler.
-func (r *Response) Grow(n int) []byte {
-	r.reserve(n)
-	old := len(r.buf)
-	r.buf = r.buf[:old+n]
-	return r.buf[old:]
-}
-
-// Shrink takes the last n bytes of the body away again.
-func (r *Response) Shrink(n int) { r.buf = r.buf[:len(r.buf)-n] }
-
-// reserve makes room for n more bytes and, at first, for the header before them.
-func (r *Response) reserve(n int) {
-	if cap(r.buf) == 0 {
-		r.buf = make([]byte, headerSize, headerSize+n)
-	}
-	if need := len(r.buf) + n; need > cap(r.buf) {
-		r.buf = append(make([]byte, 0, need), r.buf...)
-	}
-}
-
-// A Handler carries out one request. body is its own until it returns. An error
-// becomes an errno by way of Errno, with its text.
-type Handler func(ctx context.Context, op uint16, body []byte, resp *Response) error
+// A Handler carries out one request. body is its own until it returns. So is tail,
+// what comes behind body if the caller put that into the lane (nil if not; see
+// [Limits.Lane]): but the peer can change those bytes at any time. They may be passed
+// on, and must be copied before anything is made of them. An error becomes an errno by
+// way of Errno, with its text.
+type Handler func(ctx context.Context, op uint16, body, tail []byte, resp *Response) error
 
 type server struct {
 	conn    io.ReadWriteCloser
@@ -99,27 +78,67 @@ func (s *server) read(ctx context.Context) error {
 			}
 			return err
 		}
-		if h.length > s.limits.MaxRequest || h.errno != 0 {
+		if h.length > s.limits.MaxRequest || h.errno > laneRoom || h.errno != 0 && s.limits.Lane == nil {
 			return protocolError("request of %d bytes, op %d, last field %d", h.length, h.op, h.errno)
+		}
+		var shared []byte
+		if h.errno != 0 {
+			if shared, err = s.lend(r, h); err != nil {
+				return err
+			}
 		}
 		slots <- struct{}{} // before the allocation; handlers always end
 		body := make([]byte, h.length)
 		if _, err := io.ReadFull(r, body); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+			if shared != nil {
+				s.limits.Lane.Return()
 			}
-			return err
+			return cutShort(err)
 		}
 		s.workers.Go(func() {
 			defer func() { <-slots }()
-			s.answer(ctx, h, body)
+			if shared != nil {
+				defer s.limits.Lane.Return()
+			}
+			s.answer(ctx, h, body, shared)
 		})
 	}
 }
 
-func (s *server) answer(ctx context.Context, h header, body []byte) {
+// cutShort is the error of a stream that ends within a frame.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// lend reads which slot a request is about and returns its memory.
+func (s *server) lend(r io.Reader, h header) ([]byte, error) {
+	where, err := readPlace(r)
+	if err != nil {
+		return nil, cutShort(err)
+	}
+	if h.errno == laneTail && uint64(h.length)+uint64(where.length) > uint64(s.limits.MaxRequest) {
+		return nil, protocolError("request of %d and %d bytes, op %d", h.length, where.length, h.op)
+	}
+	b, err := s.limits.Lane.Lend(where.slot, where.length)
+	if err != nil {
+		return nil, protocolError("op %d: %v", h.op, err)
+	}
+	return b, nil
+}
+
+func (s *server) answer(ctx context.Context, h header, body, shared []byte) {
 	var resp Response
-	err := s.call(ctx, h.op, body, &resp)
+	var tail []byte
+	switch h.errno {
+	case laneTail:
+		tail = shared
+	case laneRoom:
+		resp.room = shared
+	}
+	err := s.call(ctx, h.op, body, tail, &resp)
 	out := header{tag: h.tag, op: h.op}
 	if err != nil {
 		text := err.Error()
@@ -129,6 +148,9 @@ func (s *server) answer(ctx context.Context, h header, body []byte) {
 	}
 	resp.reserve(0)
 	out.length = uint32(len(resp.buf) - headerSize)
+	if resp.shared > 0 {
+		out.length, out.errno = uint32(resp.shared), inLane
+	}
 	out.put(resp.buf)
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -146,12 +168,12 @@ func wireErrno(e syscall.Errno) uint16 {
 	return uint16(e)
 }
 
-func (s *server) call(ctx context.Context, op uint16, body []byte, resp *Response) (err error) {
+func (s *server) call(ctx context.Context, op uint16, body, tail []byte, resp *Response) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("handler panicked", "op", op, "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("internal error: %w", syscall.EIO)
 		}
 	}()
-	return s.handle(ctx, op, body, resp)
+	return s.handle(ctx, op, body, tail, resp)
 }

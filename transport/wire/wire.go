@@ -63,13 +63,19 @@ func (e *Encoder) Raw(b []byte) { e.buf = append(e.buf, b...) }
 // A Decoder takes fields off a message. The first field that does not fit
 // makes every later one zero; Err tells at the end.
 type Decoder struct {
-	buf []byte
-	off int
-	err error
+	buf  []byte
+	off  int
+	tail []byte // what comes behind buf, for Rest alone
+	err  error
 }
 
 // NewDecoder returns a Decoder of message buf, which it does not copy.
 func NewDecoder(buf []byte) *Decoder { return &Decoder{buf: buf} }
+
+// NewSplitDecoder returns a Decoder of a message whose last part lies elsewhere, in
+// memory that its sender may still change. No field is ever taken from there: only
+// [Decoder.Rest] returns it, whole.
+func NewSplitDecoder(buf, tail []byte) *Decoder { return &Decoder{buf: buf, tail: tail} }
 
 // Err tells the first thing that was wrong.
 func (d *Decoder) Err() error { return d.err }
@@ -78,6 +84,9 @@ func (d *Decoder) Err() error { return d.err }
 func (d *Decoder) Close() error {
 	if d.err == nil && d.off != len(d.buf) {
 		d.err = Malformed("%d bytes too many", len(d.buf)-d.off)
+	}
+	if d.err == nil && len(d.tail) > 0 {
+		d.err = Malformed("%d bytes behind the message", len(d.tail))
 	}
 	return d.err
 }
@@ -106,8 +115,20 @@ func (d *Decoder) Raw(n int) []byte {
 	return b
 }
 
-// Rest takes all that is left, without a copy.
-func (d *Decoder) Rest() []byte { return d.Raw(d.Len()) }
+// Rest takes all that is left, without a copy: opaque bytes, which may be memory of
+// the sender's (see [NewSplitDecoder]).
+func (d *Decoder) Rest() []byte {
+	if len(d.tail) == 0 || d.err != nil {
+		return d.Raw(d.Len())
+	}
+	if n := d.Len(); n > 0 {
+		d.Fail("%d bytes before the rest, which is elsewhere", n)
+		return nil
+	}
+	b := d.tail
+	d.tail = nil
+	return b
+}
 
 // U8 takes one byte.
 func (d *Decoder) U8() uint8 {

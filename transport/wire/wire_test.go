@@ -91,3 +91,26 @@ func TestLongStringPanics(t *testing.T) {
 	}()
 	NewEncoder(nil).String(strings.Repeat("x", 1<<16))
 }
+
+// No field is taken from a tail; only Rest gives it out, whole and in its place.
+func TestSplitDecoder(t *testing.T) {
+	tail := []byte{1, 2, 3, 4}
+	d := NewSplitDecoder([]byte{7, 0}, tail)
+	if v := d.U16(); v != 7 {
+		t.Errorf("%d", v)
+	}
+	if b := d.Rest(); len(b) != 4 || &b[0] != &tail[0] || d.Close() != nil || len(d.Rest()) != 0 {
+		t.Errorf("rest % x, %v", b, d.Err())
+	}
+	for name, take := range map[string]func(d *Decoder){
+		"a field":           func(d *Decoder) { d.U16(); d.U8() },
+		"a string":          func(d *Decoder) { d.U16(); _ = d.String(100) },
+		"nothing":           func(d *Decoder) { d.U16() },
+		"the rest too soon": func(d *Decoder) { d.U8(); d.Rest() },
+	} {
+		d := NewSplitDecoder([]byte{7, 0}, tail)
+		if take(d); d.Close() == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
