@@ -17,6 +17,7 @@ import (
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
 	"winvm/transport/rpc"
+	"winvm/transport/shm"
 	"winvm/transport/virtioserial"
 )
 
@@ -76,7 +77,13 @@ func (a *agent) serveSessions(ctx context.Context, portName string) error {
 	if err != nil {
 		return err
 	}
-	ep, err := mux.NewEndpoint(port, mux.Config{Logger: a.log, Build: a.build})
+	lane, err := shm.Find("")
+	if errors.Is(err, shm.ErrNone) {
+		a.log.Info("all goes over the channel", "err", err)
+	} else if err != nil {
+		a.log.Warn("all goes over the channel", "err", err)
+	}
+	ep, err := mux.NewEndpoint(port, mux.Config{Logger: a.log, Build: a.build, Lane: lane})
 	if err != nil {
 		return errors.Join(err, port.Close())
 	}

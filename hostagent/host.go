@@ -46,6 +46,7 @@ type CreateOptions struct {
 	Name, Guest     string
 	MemoryMiB, CPUs int
 	Rebuild         bool
+	NoLane          bool // a controller without shared memory
 }
 
 // CreateImage installs and suspends. What is done already is not done again.
@@ -71,7 +72,7 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 		h.Report.Stage("done", "image %s is there and suspended already", i.Name)
 		return i, nil
 	}
-	return i, h.suspend(ctx, i)
+	return i, h.suspend(ctx, i, o.NoLane)
 }
 
 // current reports whether the image's state was made by this hostagent's helpers.
@@ -84,16 +85,21 @@ func (h *Host) current(i *image.Image) bool {
 	return true
 }
 
-// Suspend redoes stage 2 of an image.
-func (h *Host) Suspend(ctx context.Context, name string) (*image.Image, error) {
+// Suspend redoes stage 2 of an image. With noLane its controller has no memory that it
+// shares with the host agent, for a QEMU that can't do that.
+func (h *Host) Suspend(ctx context.Context, name string, noLane bool) (*image.Image, error) {
 	i, err := h.Images().Load(name)
 	if err != nil {
 		return nil, err
 	}
-	return i, h.suspend(ctx, i)
+	return i, h.suspend(ctx, i, noLane)
 }
 
-func (h *Host) suspend(ctx context.Context, i *image.Image) error {
+func (h *Host) suspend(ctx context.Context, i *image.Image, noLane bool) error {
+	lane := pair.LaneMiB
+	if noLane {
+		lane = 0
+	}
 	helpers, err := h.helpers()
 	if err != nil {
 		return err
@@ -114,7 +120,7 @@ func (h *Host) suspend(ctx context.Context, i *image.Image) error {
 	}
 	logs := run.KeepLogs() // an error names files in it
 	err = suspend.Suspend(ctx, suspend.Config{
-		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel),
+		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel), LaneMiB: lane,
 		Agent: helpers[agentFile], Runner: helpers[runnerFile], Build: h.Version,
 		WorkDir: run.Path("work"), LogDir: logs, Report: h.Report, Log: h.Log,
 	})

@@ -36,6 +36,7 @@ Exit status: the command's own; 1 if that does not fit 0-255; 124 timed out,
 		&cli.DurationFlag{Name: "timeout", Usage: "end the command after `D`, with status 124"},
 		&cli.DurationFlag{Name: "max-silent", Usage: "end the command when it has said nothing for `D`, with status 124"},
 		&cli.BoolFlag{Name: "keep-failed", Usage: "keep what a failed build leaves"},
+		noLaneFlag,
 		&cli.BoolFlag{Name: "timeline", Usage: "print where the time went"},
 		&cli.StringFlag{Name: "result", Usage: "write the result as JSON to `FILE`"},
 	},
@@ -59,7 +60,7 @@ func runBuild(c *cli.Context) error {
 	cfg := build.Config{
 		Image: c.String("image"), StoreDir: c.String("store"), Inputs: c.StringSlice("input"),
 		Out: c.String("out"), Xchg: c.String("xchg"), Env: env, Dir: c.String("cwd"), Args: c.Args().Slice(),
-		Timeout: c.Duration("timeout"), MaxSilent: c.Duration("max-silent"), KeepFailed: c.Bool("keep-failed"),
+		Timeout: c.Duration("timeout"), MaxSilent: c.Duration("max-silent"), KeepFailed: c.Bool("keep-failed"), NoLane: c.Bool("no-lane"),
 		Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
 		Timeline: event.NewTimeline(zero),
 	}

@@ -24,6 +24,12 @@ var globalFlags = []cli.Flag{
 	&cli.BoolFlag{Name: "debug", EnvVars: []string{"WINVM_DEBUG"}, Usage: "log what is done to standard error"},
 }
 
+// noLaneFlag is of the commands that start VMs.
+var noLaneFlag = &cli.BoolFlag{
+	Name: "no-lane", EnvVars: []string{"WINVM_NO_LANE"},
+	Usage: "send contents over the channel too, not through memory shared with the controller VM",
+}
+
 // newHost makes a Host from the global flags.
 func newHost(c *cli.Context) (*hostagent.Host, error) {
 	h := &hostagent.Host{QEMU: c.String("qemu"), Accel: c.String("accel"), Version: version}

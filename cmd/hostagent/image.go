@@ -26,6 +26,7 @@ var imageCommand = &cli.Command{
 				&cli.IntFlag{Name: "memory", Usage: "`MIB` of the guest's memory (default: the profile's)"},
 				&cli.IntFlag{Name: "cpus", Usage: "`N` CPUs of the guest (default: the profile's)"},
 				&cli.BoolFlag{Name: "rebuild", Usage: "make the root file systems anew, from today's packages"},
+				noLaneFlag,
 			},
 			Action: createImage,
 		},
@@ -46,7 +47,7 @@ func createImage(c *cli.Context) error {
 		return err
 	}
 	i, err := h.CreateImage(c.Context, hostagent.CreateOptions{
-		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"),
+		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"), NoLane: c.Bool("no-lane"),
 	})
 	if err != nil {
 		return err

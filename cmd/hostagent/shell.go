@@ -27,6 +27,7 @@ var shellCommand = &cli.Command{
 		&cli.StringFlag{Name: "store", Value: build.DefaultStore, Usage: "store `DIR`"},
 		&cli.StringSliceFlag{Name: "input", Usage: "store `PATH` that may be read, with its closure; none = the whole store"},
 		&cli.StringFlag{Name: "xchg", Usage: "`DIR` to exchange files with the guest through drive X:"},
+		noLaneFlag,
 	},
 	Action: runShell,
 }
@@ -49,7 +50,7 @@ func runShell(c *cli.Context) error {
 	defer restore()
 	status, err := h.Shell(ctx, build.Config{
 		Image: c.String("image"), StoreDir: c.String("store"), Inputs: c.StringSlice("input"), Xchg: c.String("xchg"),
-		Timeline: event.NewTimeline(processStart()),
+		NoLane: c.Bool("no-lane"), Timeline: event.NewTimeline(processStart()),
 	}, e)
 	restore()
 	if err != nil {

@@ -292,7 +292,7 @@ func (b *build) revive(ctx context.Context) error {
 		return err
 	}
 	dir := b.image.Path(b.image.State.Dir)
-	controller, windows := pair.Machines(b.image, b.profile, b.image.State.Accel, b.QEMU, dir, true)
+	controller, windows := pair.Machines(b.image, b.profile, b.image.State.Accel, b.QEMU, dir, b.image.State.LaneMiB, true)
 	if err := pair.CheckIdentity(b.image, controller, windows); err != nil {
 		return err
 	}
@@ -340,8 +340,12 @@ func (b *build) connect(ctx context.Context, announce func(context.Context) erro
 	ctx, cancel := context.WithTimeoutCause(ctx, channelLimit, &timeoutError{"the controller agent did not answer", channelLimit})
 	defer cancel()
 	shares := export.Shares{Store: b.store, Outputs: b.written.watch(b.outputs, b.staging), Xchg: b.written.watch(b.xchg, b.xchgDir)}
+	lane := b.pair.Lane
+	if b.NoLane {
+		lane = nil
+	}
 	var err error
-	if b.session, err = session.Dial(ctx, b.pair.Link(), shares, b.Version, b.Log); err != nil {
+	if b.session, err = session.Dial(ctx, b.pair.Link(), lane, shares, b.Version, b.Log); err != nil {
 		return err
 	}
 	if err := announce(ctx); err != nil {
@@ -358,6 +362,9 @@ func (b *build) cleanUp() error {
 		b.session.Abort()
 	}
 	if b.pair != nil {
+		if b.pair.Lane != nil {
+			b.result.Lane = b.pair.Lane.Lent()
+		}
 		b.pair.Kill()
 	}
 	var errs []error

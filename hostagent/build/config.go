@@ -33,6 +33,7 @@ type Config struct {
 	Timeout    time.Duration // 0 = none
 	MaxSilent  time.Duration // 0 = none
 	KeepFailed bool
+	NoLane     bool // all bytes go over the channel, none through shared memory
 
 	Stdout, Stderr io.Writer
 	Report         *event.Reporter

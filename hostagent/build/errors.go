@@ -60,6 +60,7 @@ type Result struct {
 	Out      string        `json:"out,omitempty"`
 	Kept     string        `json:"kept,omitempty"` // what was left to look at
 	Took     time.Duration `json:"took_ns"`
+	Lane     uint64        `json:"lane_requests"` // requests whose contents went through shared memory
 }
 
 // statusOf maps an exit code to an exit status: what does not fit becomes 1.

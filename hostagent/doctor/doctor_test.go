@@ -238,9 +238,9 @@ func TestOpenFiles(t *testing.T) {
 func TestMemory(t *testing.T) {
 	h := &host{}
 	const text = "MemTotal:       8000000 kB\nMemFree:         1000 kB\nMemAvailable:    2000000 kB\nBuffers: 1 kB\n"
-	want(t, h.compareMemory(text), OK, "1953 MiB", "a new image takes up to 1536 MiB")
+	want(t, h.compareMemory(text), OK, "1953 MiB", "a new image takes up to 1568 MiB")
 	h.images = []*image.Image{{Meta: image.Meta{Name: "small", MemoryMiB: 512}}, {Meta: image.Meta{Name: "big", MemoryMiB: 2048}}}
-	want(t, h.compareMemory(text), Warn, "image big takes up to 2560 MiB", "--memory")
+	want(t, h.compareMemory(text), Warn, "image big takes up to 2592 MiB", "--memory")
 	for _, broken := range []string{"", "MemFree: 1 kB\n", "\nMemAvailable: many kB\n"} {
 		want(t, h.compareMemory(broken), Warn, "does not say")
 	}

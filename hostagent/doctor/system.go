@@ -73,8 +73,8 @@ func (h *host) compareMemory(meminfo string) Check {
 // largest is the image that takes the most memory, with its controller's.
 func (h *host) largest() (what string, mib int) {
 	size := func(i *image.Image, p guest.Profile) int {
-		controller, windows := pair.Machines(i, p, "", "", "", false)
-		return controller.Memory.MiB + windows.Memory.MiB
+		controller, windows := pair.Machines(i, p, "", "", "", pair.LaneMiB, false)
+		return controller.Memory.MiB + controller.Lane.MiB + windows.Memory.MiB
 	}
 	for _, i := range h.images {
 		if n := size(i, guest.Profile{}); n > mib {

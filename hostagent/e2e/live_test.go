@@ -88,7 +88,7 @@ func revived(t *testing.T, f func(ctx context.Context, s *session.Session, xchg 
 	p, err := guest.Find(i.Guest)
 	must(t, err)
 	dir := i.Path(i.State.Dir)
-	controller, windows := pair.Machines(i, p, i.State.Accel, qemu.DefaultBinary, dir, true)
+	controller, windows := pair.Machines(i, p, i.State.Accel, qemu.DefaultBinary, dir, i.State.LaneMiB, true)
 	vms, err := pair.Revive(ctx, pair.Config{
 		Controller: controller, Guest: windows, StateDir: dir, LogDir: t.TempDir(),
 		Timeline: event.NewTimeline(time.Now()), Log: log,
@@ -104,7 +104,7 @@ func revived(t *testing.T, f func(ctx context.Context, s *session.Session, xchg 
 	xchg, err := hostfs.New(hostfs.Config{Root: xchgDir, Logger: log})
 	must(t, err)
 	defer func() { _ = xchg.Close() }()
-	s, err := session.Dial(ctx, vms.Link(), export.Shares{Store: store, Xchg: xchg}, "test", log)
+	s, err := session.Dial(ctx, vms.Link(), vms.Lane, export.Shares{Store: store, Xchg: xchg}, "test", log)
 	must(t, err)
 	defer s.Abort()
 	must(t, s.Attach(ctx))

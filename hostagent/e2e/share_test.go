@@ -76,12 +76,31 @@ func TestCopyLargeFile(t *testing.T) {
 	_, _ = rand.New(rand.NewSource(2)).Read(content)
 	writeFile(t, e.path("store", "big-1", "file"), string(content))
 	writeFile(t, e.path("x", "from"), string(content))
-	e.build("--xchg", e.path("x"), "--out", e.path("o"), "--", "cmd", "/c",
+	e.build("--xchg", e.path("x"), "--out", e.path("o"), "--result", e.path("r"), "--", "cmd", "/c",
 		`copy /b X:\from X:\to >nul && copy /b S:\big-1\file %out% >nul`).wants(0)
+	// 64 MiB four times, in requests of 1 MiB at most.
+	if n := readResult(t, e.path("r")).Lane; n < 4*size>>20 {
+		t.Errorf("%d requests went through shared memory", n)
+	}
 	for _, p := range []string{e.path("x", "to"), e.path("o")} {
 		if got, err := os.ReadFile(p); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%s: %d bytes that are not the ones copied, %v", p, len(got), err)
 		}
+	}
+}
+
+// Without shared memory a build is as right.
+func TestNoLane(t *testing.T) {
+	e := newEnv(t)
+	content := make([]byte, 3<<20+17)
+	_, _ = rand.New(rand.NewSource(3)).Read(content)
+	writeFile(t, e.path("x", "from"), string(content))
+	e.build("--no-lane", "--xchg", e.path("x"), "--result", e.path("r"), "--", "cmd", "/c", `copy /b X:\from X:\to >nul`).wants(0)
+	if got := readFile(t, e.path("x", "to")); got != string(content) {
+		t.Errorf("%d bytes that are not the ones copied", len(got))
+	}
+	if n := readResult(t, e.path("r")).Lane; n != 0 {
+		t.Errorf("%d requests went through shared memory", n)
 	}
 }
 

@@ -48,6 +48,7 @@ type State struct {
 	Suspended time.Time `json:"suspended"`
 	QEMU      string    `json:"qemu"`
 	Accel     string    `json:"accel"`
+	LaneMiB   int       `json:"lane_mib,omitempty"` // of shared memory; 0: none
 	// Controller and Guest are the machines' identities.
 	Controller string          `json:"controller"`
 	Guest      string          `json:"guest"`

@@ -25,12 +25,20 @@ const controllerMemoryMiB = 512
 // calibration, which takes long under emulation.
 const controllerAppend = "console=ttyS0 quiet panic=-1 no_timer_check"
 
+// LaneMiB is the memory that the controller shares with the host agent: 31 slots, as
+// many as one share may have requests at work. It costs what of it is used.
+const LaneMiB = 32
+
+// laneAppend is added to the controller kernel's command line; see qemu.Lane.
+const laneAppend = " swiotlb=noforce"
+
 // screenMiB is the video memory for a text screen.
 const screenMiB = 1
 
 // Machines describes both VMs of an image as they are when its state is saved into
-// or loaded from stateDir. It is a pure function of its arguments.
-func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, incoming bool) (controller, windows qemu.Machine) {
+// or loaded from stateDir. laneMiB is the size of the shared-memory lane, 0 for none.
+// It is a pure function of its arguments.
+func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, laneMiB int, incoming bool) (controller, windows qemu.Machine) {
 	common := func(name string) qemu.Machine {
 		return qemu.Machine{
 			Binary:   binary,
@@ -50,6 +58,10 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, i
 	controller.Append = controllerAppend
 	controller.NIC = &qemu.NIC{MAC: guest.ControllerMAC}
 	controller.Ports = []qemu.Port{{Name: Port}}
+	if laneMiB > 0 {
+		controller.Lane = &qemu.Lane{MiB: laneMiB}
+		controller.Append += laneAppend
+	}
 
 	windows = common(Guest)
 	windows.SMP = i.CPUs

@@ -16,6 +16,7 @@ import (
 	"winvm/hostagent/event"
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/vm"
+	"winvm/transport/shm"
 )
 
 // drainPause is how long the controller runs on when the guest is paused for a
@@ -35,6 +36,10 @@ type Config struct {
 type Pair struct {
 	Controller, Guest *vm.VM
 
+	// Lane is the memory shared with the controller, nil if its machine has none. It is
+	// unmapped by Kill: nothing may be in use of it then.
+	Lane *shm.Region
+
 	failed chan struct{}
 	once   sync.Once
 	wg     sync.WaitGroup
@@ -51,19 +56,26 @@ func start(ctx context.Context, c Config) (*Pair, error) {
 		return nil, err
 	}
 	p := &Pair{failed: make(chan struct{}), stop: make(chan struct{})}
+	var lane *os.File
+	if l := c.Controller.Lane; l != nil {
+		if p.Lane, err = shm.Create(l.MiB << 20); err != nil {
+			return nil, errors.Join(err, a.Close(), b.Close())
+		}
+		lane = p.Lane.File()
+	}
 	var g errgroup.Group
-	launch := func(out **vm.VM, m qemu.Machine, link *os.File) {
+	launch := func(out **vm.VM, m qemu.Machine, link, lane *os.File) {
 		g.Go(func() (err error) {
 			defer c.Timeline.Begin(m.Name + ": QEMU starts")()
 			*out, err = vm.Start(ctx, vm.Config{
-				Machine: m, Link: link, Logger: c.Log,
+				Machine: m, Link: link, Lane: lane, Logger: c.Log,
 				ConsoleLog: filepath.Join(c.LogDir, m.Name+".console"),
 			})
 			return err
 		})
 	}
-	launch(&p.Controller, c.Controller, a)
-	launch(&p.Guest, c.Guest, b)
+	launch(&p.Controller, c.Controller, a, lane)
+	launch(&p.Guest, c.Guest, b, nil)
 	if err := g.Wait(); err != nil {
 		p.Kill()
 		return nil, err
@@ -178,6 +190,9 @@ func (p *Pair) Kill() {
 	}
 	_ = g.Wait() // a process that can't be killed is the kernel's to end
 	p.wg.Wait()
+	if p.Lane != nil {
+		_ = p.Lane.Close()
+	}
 }
 
 // Describe writes what was last seen of both VMs to dir - the screens as PNG;

@@ -15,6 +15,7 @@ import (
 	"winvm/hostagent/export"
 	"winvm/transport/agentrpc"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
 )
 
 // A Session is a session with a controller agent.
@@ -30,10 +31,11 @@ type Session struct {
 }
 
 // Dial makes a session over the host's end of the controller's port, which the
-// Session owns from now on, also if Dial fails. It waits until there is a peer
-// or ctx ends.
-func Dial(ctx context.Context, link mux.Link, shares export.Shares, build string, log *slog.Logger) (*Session, error) {
-	ep, err := mux.NewEndpoint(link, mux.Config{Logger: log, Build: build})
+// Session owns from now on, also if Dial fails. lane is the memory shared with the
+// controller, nil for none; it stays the caller's. Dial waits until there is a peer or
+// ctx ends.
+func Dial(ctx context.Context, link mux.Link, lane *shm.Region, shares export.Shares, build string, log *slog.Logger) (*Session, error) {
+	ep, err := mux.NewEndpoint(link, mux.Config{Logger: log, Build: build, Lane: lane})
 	if err != nil {
 		return nil, errors.Join(err, link.Close())
 	}

@@ -48,6 +48,7 @@ type Config struct {
 	QEMU    string // binary
 	Version string // QEMU's
 	Accel   string
+	LaneMiB int    // of memory shared with the controller; 0 = none
 	Agent   string // path of the controller agent
 	Runner  string // path of winvm-run.exe
 	Build   string // this program's version
@@ -120,13 +121,13 @@ func (a *attempt) writeInitrds(agent []byte) error {
 }
 
 func (a *attempt) run(ctx context.Context) (err error) {
-	controller, windows := pair.Machines(a.Image, a.profile, a.Accel, a.QEMU, a.dir, false)
+	controller, windows := pair.Machines(a.Image, a.profile, a.Accel, a.QEMU, a.dir, a.LaneMiB, false)
 	for _, vm := range []string{pair.Controller, pair.Guest} { // of a first attempt
 		_ = os.Remove(filepath.Join(a.dir, vm+".memory"))
 		_ = os.Remove(filepath.Join(a.dir, vm+".state"))
 	}
 	a.state = image.State{
-		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, Runner: job.Runner,
+		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, LaneMiB: a.LaneMiB, Runner: job.Runner,
 		Controller: controller.Identity(), Guest: windows.Identity(),
 	}
 	cfg := pair.Config{Controller: controller, Guest: windows, StateDir: a.dir, LogDir: a.LogDir, Log: a.Log}
@@ -169,7 +170,7 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 	}
 	dialing, cancel := context.WithTimeout(ctx, controllerBoot)
 	defer cancel()
-	s, err := session.Dial(dialing, p.Link(), shares, a.Build, a.Log)
+	s, err := session.Dial(dialing, p.Link(), p.Lane, shares, a.Build, a.Log)
 	if err != nil {
 		return fmt.Errorf("%w: the controller VM: %w", errBoot, err)
 	}
