@@ -25,6 +25,7 @@ import (
 	"winvm/hostagent/vm"
 	"winvm/transport/mux"
 	"winvm/transport/needs"
+	"winvm/transport/shm"
 )
 
 // benchBytes is what each pass of a benchmark moves.
@@ -36,7 +37,7 @@ const benchBytes = 64 << 20
 //
 // WINVM_BENCH_PROFILE=DIR puts CPU profiles of both agents there.
 func BenchmarkWire(b *testing.B) {
-	w := startWire(b)
+	w := startWire(b, false)
 	port := w.vm.Port(port)
 	w.run(b, "raw/in", func(b *testing.B) { w.order(b, "raw-read", func() { pour(b, port) }) })
 	w.run(b, "raw/out", func(b *testing.B) { w.order(b, "raw-write", func() { drain(b, port) }) })
@@ -52,9 +53,20 @@ func BenchmarkWire(b *testing.B) {
 	b.Run("rtt/write", func(b *testing.B) { w.beside(b, "fuse-write", w.roundTrips) })
 }
 
+// BenchmarkLane is the same with the shared-memory lane.
+func BenchmarkLane(b *testing.B) {
+	w := startWire(b, true)
+	w.session(b)
+	for _, op := range []string{"rpc-read", "rpc-write", "fuse-read", "fuse-write"} {
+		w.run(b, strings.Replace(op, "-", "/", 1), func(b *testing.B) { w.order(b, op, func() {}) })
+	}
+	w.check(b)
+}
+
 // A wire is a controller VM, and what is shared with it.
 type wire struct {
 	vm       *vm.VM
+	lane     *shm.Region // nil: none
 	s        *mux.Session
 	dir      string // of the store and the xchg
 	content  []byte
@@ -63,7 +75,7 @@ type wire struct {
 	profiles string
 }
 
-func startWire(b *testing.B) *wire {
+func startWire(b *testing.B, lane bool) *wire {
 	b.Helper()
 	needs.Tool(b, "qemu-system-x86_64")
 	cache := needs.Env(b, "WINVM_CACHE_DIR", "where `hostagent image create` has put the controller's root file system; `make bench` sets it")
@@ -75,7 +87,7 @@ func startWire(b *testing.B) *wire {
 		b.Fatal(err)
 	}
 	w := &wire{dir: b.TempDir(), content: make([]byte, benchBytes), profiles: os.Getenv("WINVM_BENCH_PROFILE")}
-	w.vm, err = vm.Start(ctx, vm.Config{
+	cfg := vm.Config{
 		Logger: log, ConsoleLog: filepath.Join(b.TempDir(), "console"),
 		Machine: qemu.Machine{
 			Name: "controller", Memory: qemu.Memory{MiB: 512},
@@ -83,7 +95,11 @@ func startWire(b *testing.B) *wire {
 			Drives: []qemu.Drive{{ID: "root", File: a.Path(recipe.Root), Format: "raw", ReadOnly: true}},
 			Ports:  []qemu.Port{{Name: port}, {Name: "winvm.ctl"}},
 		},
-	})
+	}
+	if lane {
+		w.lane = addLane(b, &cfg)
+	}
+	w.vm, err = vm.Start(ctx, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -199,7 +215,7 @@ func (w *wire) session(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = store.Close() })
-	ep, err := mux.NewEndpoint(w.vm.Port(port), mux.Config{})
+	ep, err := mux.NewEndpoint(w.vm.Port(port), mux.Config{Lane: w.lane})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -207,6 +223,9 @@ func (w *wire) session(b *testing.B) {
 	w.ask(b, "session", func() {
 		if w.s, err = ep.Dial(b.Context()); err != nil {
 			b.Fatal(err)
+		}
+		if (w.s.Lane() != nil) != (w.lane != nil) {
+			b.Fatalf("a lane of the session: %v, of the machine: %v", w.s.Lane() != nil, w.lane != nil)
 		}
 		done := make(chan struct{})
 		go func() {

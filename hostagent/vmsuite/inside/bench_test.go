@@ -24,6 +24,7 @@ import (
 	"winvm/fuse/xchgfs"
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
 	"winvm/transport/virtioserial"
 )
 
@@ -171,7 +172,11 @@ func writeAll(w io.Writer, n int) error {
 // session begins the one session, attaches and mounts the shares and serves the
 // host's streams.
 func (b *bench) session(ctx context.Context) error {
-	ep, err := mux.NewEndpoint(b.port, mux.Config{})
+	lane, err := shm.Find("")
+	if err != nil && !errors.Is(err, shm.ErrNone) {
+		return err
+	}
+	ep, err := mux.NewEndpoint(b.port, mux.Config{Lane: lane})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"winvm/transport/fsrpc"
 	"winvm/transport/fsrpc/fsrpctest"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
 	"winvm/transport/virtioserial"
 )
 
@@ -56,7 +58,7 @@ func TestMain(m *testing.M) {
 	}
 	// SpecialFiles makes a FIFO on the host, which no mount lets anybody do; Modes
 	// compares sooner than the kernel forgets what it knows through the other mount.
-	os.Args = []string{os.Args[0], "-test.v", "-test.timeout=8m", "-test.skip=TestXchg/(SpecialFiles|Modes)"}
+	os.Args = []string{os.Args[0], "-test.v", "-test.run=" + argument("winvm.run="), "-test.timeout=8m", "-test.skip=TestXchg/(SpecialFiles|Modes)"}
 	status := 1
 	if err := startServer(); err != nil {
 		fmt.Printf("the mounts' server: %v\n", err)
@@ -66,6 +68,17 @@ func TestMain(m *testing.M) {
 	fmt.Printf("INSIDE: status %d\n", status)
 	time.Sleep(time.Second) // the console is slow
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+// argument is a word of the kernel's command line that begins with key, without it.
+func argument(key string) string {
+	line, _ := os.ReadFile("/proc/cmdline")
+	for _, word := range strings.Fields(string(line)) {
+		if value, ok := strings.CutPrefix(word, key); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // startServer starts the other process and waits until it has mounted.
@@ -161,7 +174,11 @@ func dial(ctx context.Context) (*mux.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	ep, err := mux.NewEndpoint(p, mux.Config{})
+	lane, err := shm.Find("")
+	if err != nil && !errors.Is(err, shm.ErrNone) {
+		return nil, err
+	}
+	ep, err := mux.NewEndpoint(p, mux.Config{Lane: lane})
 	if err != nil {
 		return nil, err
 	}
