@@ -53,16 +53,6 @@ func BenchmarkWire(b *testing.B) {
 	b.Run("rtt/write", func(b *testing.B) { w.beside(b, "fuse-write", w.roundTrips) })
 }
 
-// BenchmarkLane is the same with the shared-memory lane.
-func BenchmarkLane(b *testing.B) {
-	w := startWire(b, true)
-	w.session(b)
-	for _, op := range []string{"rpc-read", "rpc-write", "fuse-read", "fuse-write"} {
-		w.run(b, strings.Replace(op, "-", "/", 1), func(b *testing.B) { w.order(b, op, func() {}) })
-	}
-	w.check(b)
-}
-
 // A wire is a controller VM, and what is shared with it.
 type wire struct {
 	vm       *vm.VM
@@ -131,8 +121,13 @@ type answer struct {
 
 func (w *wire) ask(b *testing.B, op string, f func()) answer {
 	b.Helper()
-	err := w.orders.Encode(map[string]any{"Op": op, "Bytes": benchBytes})
-	if err != nil {
+	return w.askFor(b, map[string]any{"Op": op, "Bytes": benchBytes}, f)
+}
+
+func (w *wire) askFor(b *testing.B, order map[string]any, f func()) answer {
+	b.Helper()
+	op := order["Op"]
+	if err := w.orders.Encode(order); err != nil {
 		b.Fatal(err)
 	}
 	f()

@@ -33,6 +33,7 @@ import (
 type order struct {
 	Op    string
 	Bytes int
+	lanes // for BenchmarkLane
 }
 
 type report struct {
@@ -66,6 +67,7 @@ type bench struct {
 	tree  *fsrpc.TreeClient
 	io    *json.Encoder
 	ioAck *json.Decoder
+	sides [2]side // of BenchmarkLane
 }
 
 func serveBench(ctx context.Context) error {
@@ -132,6 +134,8 @@ func (b *bench) do(ctx context.Context, o order, r *report) error {
 		return writeAll(b.port, o.Bytes)
 	case "session":
 		return b.session(ctx)
+	case "lane":
+		return b.lane(ctx, o, r)
 	case "rpc-read":
 		return b.rpc(ctx, o.Bytes, func(ctx context.Context, off uint64, buf []byte) error {
 			n, err := b.store.Read(ctx, 0, 1, off, buf)
@@ -321,7 +325,9 @@ func serveIO() error {
 		}
 		r := report{}
 		var err error
-		if o.Op == "fuse-write" {
+		if o.Op == "lane" {
+			r.Sum, err = o.io(o.Bytes, buf)
+		} else if o.Op == "fuse-write" {
 			err = writeFile(o.Bytes, buf)
 		} else {
 			r.Sum, err = readFile(o, buf)
