@@ -101,3 +101,17 @@ func TestLaneSuspendAndRevive(t *testing.T) {
 		exchange(t, fresh, 2, byte(100+i))
 	}
 }
+
+// Shared memory and its file belong together.
+func TestLaneNeedsItsFile(t *testing.T) {
+	region := newLane(t)
+	with := qemu.Machine{Name: "m", Memory: qemu.Memory{MiB: 64}, Lane: &qemu.Lane{MiB: laneMiB}}
+	without := with
+	without.Lane = nil
+	for _, cfg := range []vm.Config{{Machine: with}, {Machine: without, Lane: region.File()}} {
+		cfg.Logger = quiet()
+		if _, err := vm.Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "shared memory needs a file") {
+			t.Errorf("%v", err)
+		}
+	}
+}
