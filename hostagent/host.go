@@ -157,6 +157,11 @@ func (h *Host) helpers() (map[string]string, error) {
 
 // Build runs a command in a revived pair.
 func (h *Host) Build(ctx context.Context, c build.Config) (build.Result, error) {
-	c.StateDir, c.QEMU, c.Version, c.Report, c.Log = h.StateDir, h.QEMU, h.Version, h.Report, h.Log
-	return build.Run(ctx, c)
+	return build.Run(ctx, h.complete(c))
+}
+
+// complete fills in what all builds of this host have in common.
+func (h *Host) complete(c build.Config) build.Config {
+	c.StateDir, c.CacheDir, c.QEMU, c.Version, c.Report, c.Log = h.StateDir, h.CacheDir, h.QEMU, h.Version, h.Report, h.Log
+	return c
 }

@@ -13,8 +13,7 @@ import (
 // Shell runs an interactive command (or the guest's shell) in a revived pair,
 // and returns its exit status.
 func (h *Host) Shell(ctx context.Context, c build.Config, e session.Exec) (int, error) {
-	c.StateDir, c.QEMU, c.Version, c.Report, c.Log = h.StateDir, h.QEMU, h.Version, h.Report, h.Log
-	return build.Shell(ctx, c, e)
+	return build.Shell(ctx, h.complete(c), e)
 }
 
 // Path completes a path below the state directory, for messages.

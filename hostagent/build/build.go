@@ -174,7 +174,7 @@ func (b *build) prepare(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if b.version, err = qemu.Version(ctx, b.QEMU); err != nil {
+	if b.version, err = qemu.RememberedVersion(ctx, b.QEMU, filepath.Join(b.CacheDir, "qemu.json")); err != nil {
 		return err
 	}
 	if b.image, err = b.loadImage(); err != nil {

@@ -18,6 +18,7 @@ import (
 // Config says what to build and how.
 type Config struct {
 	StateDir string
+	CacheDir string
 	Image    string
 	QEMU     string // binary
 	Version  string // of this program, told to the controller agent
