@@ -1,21 +1,27 @@
 #!/bin/bash
-# Usage: kernel.sh      print the path of a Linux kernel for the tests' small VMs
+# Usage: kernel.sh            print the path of a Linux kernel for the tests' small VMs
+#        kernel.sh FLAVOUR    the same of another kernel of Debian's: amd64 has 9p,
+#                             which the cloud kernel lacks (`make bench` wants it)
 #
 # It is Debian's cloud kernel, unpacked into the cache and not installed, with its
 # modules beside it in lib/modules. One that is cached is used as it is, without
 # the network; remove the cache's kernel directory to have a newer one.
 set -euo pipefail
 
+flavour=${1:-cloud-amd64}
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${WINVM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/winvm}/kernel
-meta=linux-image-cloud-amd64
+meta=linux-image-$flavour
+current=current
+[ "$flavour" = cloud-amd64 ] || current=current-$flavour
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
 # cached prints the path of the kernel in the cache, or fails.
 cached() {
     local kernel
-    for kernel in "$cache"/current/boot/vmlinuz-*; do
+    for kernel in "$cache/$current"/boot/vmlinuz-*; do
         [ -f "$kernel" ] && realpath "$kernel" && return
     done
     return 1
@@ -41,7 +47,7 @@ fetch() (
     fi
     work=$(mktemp -d "$cache/.fetch.XXXXXX")
     trap 'rm -rf "$work"' EXIT
-    say "fetching a kernel for the tests' VMs"
+    say "fetching a kernel for the tests' VMs ($flavour)"
     # apt's lists may be missing, or older than the mirror.
     if ! download "$work" 2>/dev/null; then
         "$here/packages.sh" --update
@@ -54,10 +60,10 @@ fetch() (
     chmod 0755 "$work/root"
     rm -rf "${cache:?}/$release"
     mv -T "$work/root" "$cache/$release"
-    ln -sfnT "$release" "$cache/current"
+    ln -sfnT "$release" "$cache/$current"
 )
 
-if [ -n "${WINVM_TEST_KERNEL:-}" ]; then
+if [ $# = 0 ] && [ -n "${WINVM_TEST_KERNEL:-}" ]; then
     printf '%s\n' "$WINVM_TEST_KERNEL"
     exit 0
 fi

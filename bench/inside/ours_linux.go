@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"winvm/bench/work"
+	"winvm/controlleragent/mounts"
+	"winvm/transport/fsrpc"
+	"winvm/transport/mux"
+	"winvm/transport/virtioserial"
+)
+
+// serveOursArg makes the program the one that serves our mounts: a process of its own,
+// as the controller agent is, and a new one for every mount, so that it has cached
+// nothing.
+const serveOursArg = "serve-ours"
+
+func mountOurs(work.Request) (work.Result, func() error, error) {
+	cmd := exec.Command("/proc/self/exe", serveOursArg)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return work.Result{}, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return work.Result{}, nil, err
+	}
+	var r work.Result
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err == nil {
+		_, err = fmt.Sscanf(line, "ready %g %d\n", &r.Seconds, &r.Bytes)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return r, nil, errors.Join(fmt.Errorf("its server said %q: %w", line, err), cmd.Wait())
+	}
+	return r, func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		return cmd.Wait()
+	}, nil
+}
+
+// serveOurs mounts both shares of the session that the host dials, as the controller
+// agent does, until it is told to end. It says how long the attachment took, and
+// by how much the process has grown by it.
+func serveOurs(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	s, closeLink, err := dialOurs(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeLink()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg := mounts.Config{StoreDir: filepath.Join(work.MountDir, "store"), XchgDir: filepath.Join(work.MountDir, "xchg")}
+	for _, d := range []string{cfg.StoreDir, cfg.XchgDir} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	m, err := mounts.Mount(cfg, log)
+	if err != nil {
+		return err
+	}
+	before, begin := resident(), time.Now()
+	err = attach(ctx, m, s)
+	if err == nil {
+		fmt.Printf("ready %g %d\n", time.Since(begin).Seconds(), resident()-before)
+		select {
+		case <-ctx.Done():
+		case <-s.Done():
+			err = s.Err()
+		}
+	}
+	err = errors.Join(err, m.Close())
+	_ = s.Close()
+	return err
+}
+
+// dialOurs is the controller's end of a session.
+func dialOurs(ctx context.Context) (*mux.Session, func(), error) {
+	ctx, cancel := context.WithTimeout(ctx, portPatience)
+	defer cancel()
+	path, err := virtioserial.Wait(ctx, "", work.PortOurs)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := virtioserial.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	ep, err := mux.NewEndpoint(p, mux.Config{})
+	if err != nil {
+		return nil, nil, errors.Join(err, p.Close())
+	}
+	s, err := ep.Accept(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, ep.Close())
+	}
+	return s, func() { _ = ep.Close() }, nil
+}
+
+func attach(ctx context.Context, m *mounts.Mounts, s *mux.Session) error {
+	var shares mounts.Shares
+	conn, err := s.Open(ctx, fsrpc.StreamName(fsrpc.ShareStore))
+	if err != nil {
+		return err
+	}
+	if shares.Store, err = fsrpc.AttachStore(ctx, conn); err != nil {
+		return err
+	}
+	if conn, err = s.Open(ctx, fsrpc.StreamName(fsrpc.ShareXchg)); err != nil {
+		return err
+	}
+	if shares.Xchg, err = fsrpc.AttachTree(ctx, conn); err != nil {
+		return err
+	}
+	return m.Attach(ctx, shares)
+}
+
+// resident is the process's resident memory in bytes.
+func resident() int64 {
+	var size, pages int64
+	b, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, _ = fmt.Sscan(string(b), &size, &pages)
+	}
+	return pages * int64(os.Getpagesize())
+}

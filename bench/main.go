@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"winvm/bench/lab"
+	"winvm/bench/report"
+	"winvm/bench/work"
+	"winvm/hostagent/accel"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) error {
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	filter := fs.String("bench", ".", "measure only WORKLOAD/SIDE that match the regular expression")
+	samples := fs.Int("samples", 5, "how often everything is measured")
+	quick := fs.Bool("quick", false, "small files, one sample: tries the benchmark, says little about speed")
+	out := fs.String("out", "build", "directory for bench.json, bench.md and bench.svg")
+	kernel := fs.String("kernel", os.Getenv("WINVM_BENCH_KERNEL"), "kernel of the controller VM, with its modules in ../lib/modules")
+	debug := fs.Bool("debug", false, "log what is done")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	re, err := regexp.Compile(*filter)
+	if err != nil {
+		return fmt.Errorf("-bench: %w", err)
+	}
+	level := slog.LevelError
+	if *debug {
+		level = slog.LevelDebug
+	}
+	cfg := config{
+		filter: re, samples: *samples, sizes: fullSizes, kernel: *kernel, cacheDir: os.Getenv("WINVM_CACHE_DIR"),
+		log:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		tell: elapsed(time.Now(), os.Stderr),
+	}
+	if *quick {
+		cfg.samples, cfg.sizes = 1, quickSizes
+	}
+	if cfg.cacheDir == "" || cfg.kernel == "" {
+		return errors.New("run it by `make bench`: it sets WINVM_CACHE_DIR and WINVM_BENCH_KERNEL")
+	}
+	r, err := measure(ctx, &cfg)
+	if err != nil {
+		return err
+	}
+	return write(r, *out, stdout)
+}
+
+// measure makes the files and the VMs, and takes all samples.
+func measure(ctx context.Context, cfg *config) (_ *report.Results, err error) {
+	scratch, err := scratchDir()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	acc, err := accel.Probe(ctx, accel.Config{Kernel: cfg.kernel, Cache: filepath.Join(cfg.cacheDir, "accelerator.json"), Logger: cfg.log})
+	if err != nil {
+		return nil, err
+	}
+	cfg.accel = acc.Accel
+	m := &measurement{cfg: cfg, dir: filepath.Join(scratch, "files"), results: newResults(), host: map[work.Job]work.Result{}}
+	cfg.tell("making files")
+	if err := makeFiles(ctx, m.dir, cfg.sizes); err != nil {
+		return nil, err
+	}
+	inside, err := buildInside(ctx, scratch, "linux")
+	if err != nil {
+		return nil, err
+	}
+	var sides []lab.Side
+	for _, s := range lab.Sides {
+		for _, w := range workloads {
+			if w.has(s) && cfg.wants(w.id, s.ID) {
+				sides = append(sides, s)
+				break
+			}
+		}
+	}
+	cfg.tell("booting the controller VM (%s)", acc.Accel)
+	m.lab, err = lab.Start(ctx, lab.Config{
+		Dir: m.dir, Scratch: scratch, CacheDir: cfg.cacheDir, Kernel: cfg.kernel, Accel: cfg.accel,
+		Inside: inside, Sides: sides, Log: cfg.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.lab.Close()) }()
+	return m.results, m.measureLab(ctx, sides)
+}
+
+func newResults() *report.Results {
+	r := &report.Results{Metrics: metrics, Sides: []report.Side{}}
+	for _, s := range lab.Sides {
+		r.Sides = append(r.Sides, report.Side{ID: s.ID, Name: s.Name, Ours: s.Kind == work.SideOurs})
+	}
+	r.Sides = append(r.Sides, report.Side{ID: rawSide, Name: "raw port"})
+	return r
+}
+
+func write(r *report.Results, dir string, stdout io.Writer) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, "bench.json"))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.WriteJSON(f), f.Close()); err != nil {
+		return err
+	}
+	r.WriteTable(stdout)
+	return nil
+}

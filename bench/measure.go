@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"winvm/bench/lab"
+	"winvm/bench/report"
+	"winvm/bench/work"
+)
+
+// A measurement is one run of the controller VM's part.
+type measurement struct {
+	cfg     *config
+	dir     string // on the host: what the sides serve
+	lab     *lab.Lab
+	results *report.Results
+	host    map[work.Job]work.Result // what a job sees on the host: the truth
+}
+
+// sameAsHost compares what a side has seen with what the host has. A side that has done
+// less, or something else, has no figure.
+func (m *measurement) sameAsHost(j work.Job, got work.Result) error {
+	want, ok := m.host[j]
+	if !ok {
+		here := j
+		here.Path = filepath.Join(m.dir, j.Path)
+		var err error
+		if want, err = work.Run(here); err != nil {
+			return fmt.Errorf("on the host: %w", err)
+		}
+		m.host[j] = want
+	}
+	if got.Sum != want.Sum || got.Bytes != want.Bytes || got.Entries != want.Entries {
+		return fmt.Errorf("%s %s: %d entries, %d bytes, checksum %08x; the host has %d, %d, %08x",
+			j.Kind, j.Path, got.Entries, got.Bytes, got.Sum, want.Entries, want.Bytes, want.Sum)
+	}
+	return nil
+}
+
+// rawSide is the bare port: what the channel can do at best.
+const rawSide = "raw"
+
+// measureLab measures every workload on every side, all of them once before any of them
+// again, and each time beginning with another side: so that a machine that gets slower
+// does so for all.
+func (m *measurement) measureLab(ctx context.Context, sides []lab.Side) error {
+	for sample := range m.cfg.samples {
+		if err := m.measureRaw(ctx); err != nil {
+			return err
+		}
+		for _, w := range workloads {
+			m.cfg.tell("controller VM, %d of %d: %s", sample+1, m.cfg.samples, w.id)
+			for i := range sides {
+				s := sides[(i+sample)%len(sides)]
+				if !m.cfg.wants(w.id, s.ID) || !w.has(s) {
+					continue
+				}
+				if err := m.measureOne(ctx, w, s, sample); err != nil {
+					return fmt.Errorf("%s on %s: %w", w.id, s.Name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (w *workload) has(s lab.Side) bool {
+	for _, id := range w.only {
+		if id == s.ID {
+			return true
+		}
+	}
+	return len(w.only) == 0
+}
+
+func (m *measurement) measureOne(ctx context.Context, w workload, s lab.Side, sample int) error {
+	r, err := m.lab.Mount(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := w.run(ctx, &mounted{measurement: m, side: s, sample: sample, took: r.Seconds}); err != nil {
+		return err
+	}
+	return m.lab.Unmount(ctx)
+}
+
+// measureRaw is the yardstick: the same bytes, with no file system at all.
+func (m *measurement) measureRaw(ctx context.Context) error {
+	if !m.cfg.wants("raw", rawSide) {
+		return nil
+	}
+	m.cfg.tell("controller VM: the raw port")
+	for _, load := range []string{"", "-load"} {
+		r, err := m.lab.Raw(ctx, work.RawEcho, work.Job{Count: m.cfg.sizes.rawEchoes}, load != "")
+		if err != nil {
+			return fmt.Errorf("raw port: %w", err)
+		}
+		m.results.Add("tiny"+load+"-p50", rawSide, report.Median(r.Each)*1e6)
+		m.results.Add("tiny"+load+"-p99", rawSide, report.Quantile(r.Each, 0.99)*1e6)
+	}
+	for op, metrics := range map[string][]string{work.RawIn: {"read-1m", "read-64k"}, work.RawOut: {"write-1m", "write-64k"}} {
+		for i, block := range []int{1 << 20, 64 << 10} {
+			r, err := m.lab.Raw(ctx, op, work.Job{Bytes: m.cfg.sizes.bulk, Block: block}, false)
+			if err != nil {
+				return fmt.Errorf("raw port: %w", err)
+			}
+			m.results.Add(metrics[i], rawSide, float64(r.Bytes)/1e6/r.Seconds)
+		}
+	}
+	return nil
+}

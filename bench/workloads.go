@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"winvm/bench/lab"
+	"winvm/bench/report"
+	"winvm/bench/work"
+)
+
+// metrics are the figures of the controller VM's part, in the order of the table.
+var metrics = []report.Metric{
+	{ID: "tiny-p50", Name: "64 B file opened, read, closed: p50", Unit: "us", Better: report.Lower},
+	{ID: "tiny-p99", Name: "the same: p99", Unit: "us", Better: report.Lower},
+	{ID: "tiny-load-p50", Name: "the same under a bulk read: p50", Unit: "us", Better: report.Lower},
+	{ID: "tiny-load-p99", Name: "the same under a bulk read: p99", Unit: "us", Better: report.Lower},
+	{ID: "read-1m", Name: "sequential read, 1 MiB blocks", Unit: "MB/s", Better: report.Higher},
+	{ID: "read-64k", Name: "sequential read, 64 KiB blocks", Unit: "MB/s", Better: report.Higher},
+	{ID: "write-1m", Name: "sequential write and fsync, 1 MiB blocks", Unit: "MB/s", Better: report.Higher},
+	{ID: "write-64k", Name: "sequential write and fsync, 64 KiB blocks", Unit: "MB/s", Better: report.Higher},
+	{ID: "rand", Name: "random reads of 4 KiB", Unit: "us", Better: report.Lower},
+	{ID: "walk", Name: "walk and lstat, cold, an entry", Unit: "us", Better: report.Lower},
+	{ID: "walk-again", Name: "walk and lstat, again, an entry", Unit: "us", Better: report.Lower},
+	{ID: "mount-walk", Name: "mount, then walk and lstat, all of it", Unit: "ms", Better: report.Lower},
+	{ID: "files", Name: "small files read, cold, a file", Unit: "us", Better: report.Lower},
+	{ID: "tool-walk", Name: "toolchain's tree: walk and lstat, cold, an entry", Unit: "us", Better: report.Lower},
+	{ID: "tool-tar", Name: "toolchain's tree: tar, cold", Unit: "ms", Better: report.Lower},
+	{ID: "create", Name: "create a small file", Unit: "us", Better: report.Lower},
+	{ID: "rename", Name: "rename it", Unit: "us", Better: report.Lower},
+	{ID: "remove", Name: "remove it", Unit: "us", Better: report.Lower},
+}
+
+// A workload is what is done on one fresh mount.
+type workload struct {
+	id   string
+	only []string // ids of sides; empty: all
+	run  func(ctx context.Context, m *mounted) error
+}
+
+var workloads = []workload{
+	{id: "tiny", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny", "") }},
+	{id: "tiny-load", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny-load", loadFile) }},
+	{id: "read-1m", run: func(ctx context.Context, m *mounted) error { return bulkRead(ctx, m, "read-1m", 1<<20) }},
+	{id: "read-64k", run: func(ctx context.Context, m *mounted) error { return bulkRead(ctx, m, "read-64k", 64<<10) }},
+	{id: "write-1m", run: func(ctx context.Context, m *mounted) error { return bulkWrite(ctx, m, "write-1m", 1<<20) }},
+	{id: "write-64k", run: func(ctx context.Context, m *mounted) error { return bulkWrite(ctx, m, "write-64k", 64<<10) }},
+	{id: "rand", run: randomReads},
+	{id: "walk", run: walkTwice},
+	{id: "files", run: smallFiles},
+	{id: "tool-walk", run: toolWalk},
+	{id: "tool-tar", run: toolTar},
+	{id: "storm", run: stormOfFiles},
+}
+
+// A mounted side, and where its figures go.
+type mounted struct {
+	*measurement
+	side   lab.Side
+	sample int
+	took   float64 // seconds, of the mount
+}
+
+func (m *mounted) do(ctx context.Context, j work.Job) (work.Result, error) { return m.lab.Run(ctx, j) }
+
+func (m *mounted) put(metric string, value float64) { m.results.Add(metric, m.side.ID, value) }
+
+// once reports whether a check that nobody times is due: on a side's first sample.
+func (m *mounted) once() bool { return m.sample == 0 }
+
+func tiny(ctx context.Context, m *mounted, metric, load string) error {
+	j := work.Job{Kind: work.Tiny, Path: tinyDir, Count: m.cfg.sizes.tiny, Load: load}
+	r, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	j.Load = ""
+	if err := m.sameAsHost(j, r); err != nil {
+		return err
+	}
+	m.put(metric+"-p50", report.Median(r.Each)*1e6)
+	m.put(metric+"-p99", report.Quantile(r.Each, 0.99)*1e6)
+	return nil
+}
+
+func bulkRead(ctx context.Context, m *mounted, metric string, block int) error {
+	r, err := m.do(ctx, work.Job{Kind: work.Read, Path: bigFile, Block: block})
+	if err != nil {
+		return err
+	}
+	if r.Bytes != m.cfg.sizes.bulk {
+		return fmt.Errorf("%d bytes read instead of %d", r.Bytes, m.cfg.sizes.bulk)
+	}
+	m.put(metric, float64(r.Bytes)/1e6/r.Seconds)
+	if !m.once() {
+		return nil
+	}
+	j := work.Job{Kind: work.Sum, Path: bigFile}
+	if r, err = m.do(ctx, j); err != nil {
+		return err
+	}
+	return m.sameAsHost(j, r)
+}
+
+func bulkWrite(ctx context.Context, m *mounted, metric string, block int) error {
+	name := filepath.Join(writeDir, fmt.Sprintf("%s-%s-%d", metric, m.side.ID, m.sample))
+	seed := uint64(1000 + m.sample)
+	r, err := m.do(ctx, work.Job{Kind: work.Write, Path: name, Block: block, Bytes: m.cfg.sizes.bulk, Seed: seed})
+	if err != nil {
+		return err
+	}
+	m.put(metric, float64(r.Bytes)/1e6/r.Seconds)
+	path := filepath.Join(m.dir, name)
+	got, err := work.Run(work.Job{Kind: work.Sum, Path: path})
+	if err != nil {
+		return err
+	}
+	if want := work.NewPattern(seed).Sum(m.cfg.sizes.bulk); got.Sum != want || got.Bytes != m.cfg.sizes.bulk {
+		return fmt.Errorf("the host has %d bytes with the checksum %08x, and not %d with %08x", got.Bytes, got.Sum, m.cfg.sizes.bulk, want)
+	}
+	return os.Remove(path)
+}
+
+func randomReads(ctx context.Context, m *mounted) error {
+	n := m.cfg.sizes.randReads
+	r, err := m.do(ctx, work.Job{Kind: work.Rand, Path: bigFile, Block: 4096, Count: n, Seed: uint64(m.sample)})
+	if err != nil {
+		return err
+	}
+	m.put("rand", r.Seconds/float64(n)*1e6)
+	return nil
+}
+
+func walkTwice(ctx context.Context, m *mounted) error {
+	j := work.Job{Kind: work.Walk, Path: treeDir}
+	first, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	again, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	m.put("walk", first.Seconds/float64(first.Entries)*1e6)
+	m.put("walk-again", again.Seconds/float64(again.Entries)*1e6)
+	m.put("mount-walk", (m.took+first.Seconds)*1e3)
+	if err := m.sameAsHost(j, first); err != nil {
+		return err
+	}
+	return m.sameAsHost(j, again)
+}
+
+func smallFiles(ctx context.Context, m *mounted) error {
+	j := work.Job{Kind: work.Files, Path: treeDir}
+	r, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	m.put("files", r.Seconds/float64(r.Entries)*1e6)
+	return m.sameAsHost(j, r)
+}
+
+func toolWalk(ctx context.Context, m *mounted) error {
+	j := work.Job{Kind: work.Walk, Path: toolDir}
+	r, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	m.put("tool-walk", r.Seconds/float64(r.Entries)*1e6)
+	return m.sameAsHost(j, r)
+}
+
+func toolTar(ctx context.Context, m *mounted) error {
+	j := work.Job{Kind: work.Tar, Path: toolDir}
+	r, err := m.do(ctx, j)
+	if err != nil {
+		return err
+	}
+	m.put("tool-tar", r.Seconds*1e3)
+	return m.sameAsHost(j, r)
+}
+
+func stormOfFiles(ctx context.Context, m *mounted) error {
+	n := m.cfg.sizes.storm
+	dir := filepath.Join(writeDir, fmt.Sprintf("storm-%s-%d", m.side.ID, m.sample))
+	r, err := m.do(ctx, work.Job{Kind: work.Storm, Path: dir, Count: n})
+	if err != nil {
+		return err
+	}
+	for i, metric := range []string{"create", "rename", "remove"} {
+		m.put(metric, r.Each[i]/float64(n)*1e6)
+	}
+	if _, err := os.Lstat(filepath.Join(m.dir, dir)); err == nil {
+		return fmt.Errorf("%s is still there on the host", dir)
+	}
+	return nil
+}
