@@ -26,9 +26,9 @@ export WINVM_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/winvm
 
 FUZZTIME ?= 30s
 BENCH ?= .
-COUNT ?= 3
+COUNT ?= 5
 
-.PHONY: all build lint test bench demo clean setup fmt fuzz cover help
+.PHONY: all build lint test bench microbench demo clean setup fmt fuzz cover help
 
 all: build lint test ## build, lint and test
 
@@ -53,7 +53,12 @@ lint: setup ## run every linter
 test: build ## run every test; CI=true makes a missing need a failure
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/test.sh $(PACKAGES)
 
-bench: build ## run the benchmarks (BENCH=regexp COUNT=n) and summarise them
+bench: build ## measure side by side with what else could be mounted (BENCH=WORKLOAD/SIDE COUNT=n QUICK=1)
+	@tools/setup/packages.sh sshfs
+	@WINVM_BENCH_KERNEL="$$(tools/setup/kernel.sh amd64)" $(WITH) \
+		go run ./bench -bench '$(BENCH)' -samples $(COUNT) $(if $(QUICK),-quick)
+
+microbench: build ## run the packages' benchmarks (BENCH=regexp COUNT=n) and summarise them
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/bench.sh '$(BENCH)' $(COUNT)
 
 demo: build ## make the images, run a real Windows build in them, twice
@@ -77,4 +82,4 @@ clean: ## remove what was built; the caches outside the checkout stay
 	rm -rf build
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile

@@ -100,3 +100,27 @@ func makeTree(dir string, dirs, perDir int) error {
 	}
 	return nil
 }
+
+// makeMany makes a closure of n empty files in ten store paths, if it isn't there.
+func makeMany(dir string, n int) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	const paths, perDir = 10, 100
+	for i := range n {
+		sub := filepath.Join(dir, "store", fmt.Sprintf("path-%d", i%paths), fmt.Sprintf("directory-%04d", i/paths/perDir))
+		if i/paths%perDir == 0 {
+			if err := os.MkdirAll(sub, 0o755); err != nil {
+				return err
+			}
+		}
+		f, err := os.Create(filepath.Join(sub, fmt.Sprintf("file-%06d.h", i)))
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(filepath.Join(dir, "xchg"), 0o755)
+}

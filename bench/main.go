@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -118,17 +119,24 @@ func newResults() *report.Results {
 	return r
 }
 
+// write writes the results: JSON, table and chart into dir, the table to stdout too.
 func write(r *report.Results, dir string, stdout io.Writer) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.Create(filepath.Join(dir, "bench.json"))
-	if err != nil {
+	var table, data, chart bytes.Buffer
+	r.WriteTable(&table)
+	table.WriteByte('\n')
+	r.WriteTargets(&table, targets)
+	if err := r.WriteJSON(&data); err != nil {
 		return err
 	}
-	if err := errors.Join(r.WriteJSON(f), f.Close()); err != nil {
-		return err
+	r.WriteSVG(&chart, "winvm beside what would be mounted instead")
+	for name, b := range map[string]*bytes.Buffer{"bench.md": &table, "bench.json": &data, "bench.svg": &chart} {
+		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
+			return err
+		}
 	}
-	r.WriteTable(stdout)
-	return nil
+	_, err := stdout.Write(table.Bytes())
+	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -47,7 +48,7 @@ const rawSide = "raw"
 // does so for all.
 func (m *measurement) measureLab(ctx context.Context, sides []lab.Side) error {
 	for sample := range m.cfg.samples {
-		if err := m.measureRaw(ctx); err != nil {
+		if err := errors.Join(m.measureRaw(ctx), m.measureAttach(ctx)); err != nil {
 			return err
 		}
 		for _, w := range workloads {
@@ -109,5 +110,25 @@ func (m *measurement) measureRaw(ctx context.Context) error {
 			m.results.Add(metrics[i], rawSide, float64(r.Bytes)/1e6/r.Seconds)
 		}
 	}
+	return nil
+}
+
+// measureAttach attaches a closure of many files.
+func (m *measurement) measureAttach(ctx context.Context) error {
+	n := m.cfg.sizes.attachMany
+	if n == 0 || !m.cfg.wants("attach", lab.Sides[0].ID) {
+		return nil
+	}
+	m.cfg.tell("controller VM: a closure of %d files", n)
+	dir := filepath.Join(filepath.Dir(m.dir), "many")
+	if err := makeMany(dir, n); err != nil {
+		return err
+	}
+	a, err := m.lab.Attach(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("attaching %d files: %w", n, err)
+	}
+	m.results.Add("attach", lab.Sides[0].ID, (a.Scan+a.Attach)*1e3)
+	m.results.Add("attach-memory", lab.Sides[0].ID, float64(a.Memory)/float64(n))
 	return nil
 }

@@ -31,6 +31,8 @@ var metrics = []report.Metric{
 	{ID: "create", Name: "create a small file", Unit: "us", Better: report.Lower},
 	{ID: "rename", Name: "rename it", Unit: "us", Better: report.Lower},
 	{ID: "remove", Name: "remove it", Unit: "us", Better: report.Lower},
+	{ID: "attach", Name: "closure of 100,000 files, until it can be used", Unit: "ms", Better: report.Lower},
+	{ID: "attach-memory", Name: "memory for it in the controller, a file", Unit: "B", Better: report.Lower},
 }
 
 // A workload is what is done on one fresh mount.

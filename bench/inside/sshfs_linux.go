@@ -40,8 +40,7 @@ func mountSSHFS(r work.Request) (work.Result, func() error, error) {
 		if err != nil {
 			_ = cmd.Process.Kill()
 		}
-		<-ended // its status after an unmount says nothing
-		return err
+		return errors.Join(err, ignoreExit(<-ended))
 	}
 	if err := awaitFUSE(ended); err != nil {
 		_ = unix.Unmount(work.MountDir, unix.MNT_DETACH)
@@ -53,6 +52,15 @@ func mountSSHFS(r work.Request) (work.Result, func() error, error) {
 		return work.Result{}, nil, errors.Join(fmt.Errorf("%w: %s", err, said), undo())
 	}
 	return work.Result{Seconds: time.Since(begin).Seconds()}, undo, nil
+}
+
+// ignoreExit drops the status of a program that ended because of the unmount.
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
 }
 
 // awaitFUSE waits until a FUSE file system is on the mount directory.

@@ -78,7 +78,7 @@ func add(w *cpio.Writer, name string, f file) error {
 func copyArchive(w *cpio.Writer, r *cpio.Reader) error {
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -189,17 +190,11 @@ func (l *Lab) writeInitrd(base string) error {
 
 func (l *Lab) serveRaw() {
 	defer close(l.raw)
-	second := make(chan struct{})
-	go func() {
-		defer close(second)
-		if err := serveRaw(l.vm.Port(work.PortRawLoad)); err != nil {
-			l.cfg.Log.Debug("raw load port ended", "err", err)
-		}
-	}()
-	if err := serveRaw(l.vm.Port(work.PortRaw)); err != nil {
-		l.cfg.Log.Debug("raw port ended", "err", err)
+	var wg sync.WaitGroup
+	for _, p := range []string{work.PortRaw, work.PortRawLoad} {
+		wg.Go(func() { l.cfg.Log.Debug("raw port ended", "port", p, "err", serveRaw(l.vm.Port(p))) })
 	}
-	<-second
+	wg.Wait()
 }
 
 // Close ends the VM and everything that serves it.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"winvm/hostagent/export"
 	"winvm/hostagent/hostfs"
@@ -18,6 +19,7 @@ import (
 // ours serves both shares over one session: what the host agent does in a build.
 type ours struct {
 	store   *nixstore.Store
+	scan    time.Duration // that the store took to open
 	tree    *hostfs.FS
 	session *mux.Session
 	served  chan struct{}
@@ -35,9 +37,11 @@ func openOurs(ctx context.Context, dir string, log *slog.Logger) (*ours, error) 
 		paths = append(paths, filepath.Join(storeDir, e.Name()))
 	}
 	o := &ours{}
+	begin := time.Now()
 	if o.store, err = nixstore.Open(ctx, storeDir, paths, log); err != nil {
 		return nil, err
 	}
+	o.scan = time.Since(begin)
 	if o.tree, err = hostfs.New(hostfs.Config{Root: filepath.Join(dir, "xchg"), Logger: log}); err != nil {
 		return nil, errors.Join(err, o.close())
 	}

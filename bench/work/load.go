@@ -2,13 +2,14 @@ package work
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 )
 
-// LoadArg, followed by a file, makes the program one that reads the file for ever:
+// LoadArg with a file behind it makes the program one that reads the file for ever:
 // its main has to call [ReadForever] then.
 const LoadArg = "read-for-ever"
 
@@ -55,7 +56,7 @@ func ReadForever(path string, w io.Writer) error {
 			told = true
 			fmt.Fprintln(w, "begun")
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			forget(f)
 			_, err = f.Seek(0, io.SeekStart)
 		}
