@@ -54,9 +54,10 @@ test: build ## run every test; CI=true makes a missing need a failure
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/test.sh $(PACKAGES)
 
 bench: build ## measure side by side with what else could be mounted (BENCH=WORKLOAD/SIDE COUNT=n QUICK=1)
-	@tools/setup/packages.sh sshfs
-	@WINVM_BENCH_KERNEL="$$(tools/setup/kernel.sh amd64)" $(WITH) \
-		go run ./bench -bench '$(BENCH)' -samples $(COUNT) $(if $(QUICK),-quick)
+	@tools/setup/packages.sh sshfs dpkg-dev bzip2 patch
+	@tcc=$$($(WITH) tools/demo/toolchain.sh build/bench TCC) && \
+		WINVM_BENCH_KERNEL="$$(tools/setup/kernel.sh amd64)" $(WITH) \
+		go run ./bench -bench '$(BENCH)' -samples $(COUNT) -tcc "build/bench/$${tcc#TCC=}" $(if $(QUICK),-quick)
 
 microbench: build ## run the packages' benchmarks (BENCH=regexp COUNT=n) and summarise them
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/bench.sh '$(BENCH)' $(COUNT)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"time"
 
+	"winvm/bench/lab"
 	"winvm/hostagent/qemu"
 )
 
@@ -20,6 +21,9 @@ type config struct {
 	kernel   string
 	accel    qemu.Accel
 	cacheDir string
+	profiles string // where CPU profiles of our side go; "" = there are none
+	agent    string // the controller agent's program
+	tcc      string // TinyCC for Windows; "" = nothing is compiled
 	log      *slog.Logger
 	tell     func(format string, args ...any) // progress
 }
@@ -35,16 +39,22 @@ type sizes struct {
 	tiny       int
 	rawEchoes  int
 	attachMany int // files of the closure whose attachment is timed
+
+	smbBulk            int64 // the same, seen from the Windows guest
+	smbDirs, smbPerDir int
+	smbStorm           int
 }
 
 var (
 	fullSizes = sizes{
 		bulk: 128 << 20, randReads: 400, dirs: 20, perDir: 50, toolchain: "crypto",
 		storm: 300, tiny: 300, rawEchoes: 1000, attachMany: 100_000,
+		smbBulk: 32 << 20, smbDirs: 4, smbPerDir: 15, smbStorm: 25,
 	}
 	quickSizes = sizes{
 		bulk: 16 << 20, randReads: 100, dirs: 5, perDir: 20, toolchain: "encoding",
 		storm: 50, tiny: 100, rawEchoes: 200, attachMany: 0,
+		smbBulk: 4 << 20, smbDirs: 2, smbPerDir: 5, smbStorm: 5,
 	}
 )
 
@@ -61,6 +71,16 @@ func scratchDir() (string, error) {
 // wants reports whether a workload is to be measured on a side.
 func (c *config) wants(workload, side string) bool {
 	return c.filter == nil || c.filter.MatchString(workload+"/"+side)
+}
+
+// wantsAny reports whether any of the workloads is to be measured on a side.
+func (c *config) wantsAny(list []workload, s lab.Side) bool {
+	for _, w := range list {
+		if w.has(s) && c.wants(w.id, s.ID) {
+			return true
+		}
+	}
+	return false
 }
 
 // elapsed tells progress with the time since the run began.

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -38,6 +39,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	quick := fs.Bool("quick", false, "small files, one sample: tries the benchmark, says little about speed")
 	out := fs.String("out", "build", "directory for bench.json, bench.md and bench.svg")
 	kernel := fs.String("kernel", os.Getenv("WINVM_BENCH_KERNEL"), "kernel of the controller VM, with its modules in ../lib/modules")
+	tcc := fs.String("tcc", "", "directory with TinyCC for Windows (tools/demo/toolchain.sh); without it nothing is compiled")
+	profiles := fs.String("profiles", "", "directory for CPU profiles of our side in the controller VM, one a workload")
 	debug := fs.Bool("debug", false, "log what is done")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -51,9 +54,10 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		level = slog.LevelDebug
 	}
 	cfg := config{
-		filter: re, samples: *samples, sizes: fullSizes, kernel: *kernel, cacheDir: os.Getenv("WINVM_CACHE_DIR"),
-		log:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
-		tell: elapsed(time.Now(), os.Stderr),
+		filter: re, samples: *samples, sizes: fullSizes, kernel: *kernel, cacheDir: os.Getenv("WINVM_CACHE_DIR"), tcc: *tcc, profiles: *profiles,
+		agent: filepath.Join(os.Getenv("WINVM_LIBEXEC_DIR"), "controlleragent"),
+		log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		tell:  elapsed(time.Now(), os.Stderr),
 	}
 	if *quick {
 		cfg.samples, cfg.sizes = 1, quickSizes
@@ -80,39 +84,75 @@ func measure(ctx context.Context, cfg *config) (_ *report.Results, err error) {
 		return nil, err
 	}
 	cfg.accel = acc.Accel
-	m := &measurement{cfg: cfg, dir: filepath.Join(scratch, "files"), results: newResults(), host: map[work.Job]work.Result{}}
-	cfg.tell("making files")
-	if err := makeFiles(ctx, m.dir, cfg.sizes); err != nil {
-		return nil, err
-	}
 	inside, err := buildInside(ctx, scratch, "linux")
 	if err != nil {
 		return nil, err
 	}
-	var sides []lab.Side
-	for _, s := range lab.Sides {
-		for _, w := range workloads {
-			if w.has(s) && cfg.wants(w.id, s.ID) {
-				sides = append(sides, s)
-				break
-			}
-		}
-	}
-	cfg.tell("booting the controller VM (%s)", acc.Accel)
-	m.lab, err = lab.Start(ctx, lab.Config{
-		Dir: m.dir, Scratch: scratch, CacheDir: cfg.cacheDir, Kernel: cfg.kernel, Accel: cfg.accel,
-		Inside: inside, Sides: sides, Log: cfg.log,
-	})
-	if err != nil {
+	r := newResults()
+	if err := controllerPart(ctx, cfg, scratch, inside, r); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, m.lab.Close()) }()
-	return m.results, m.measureLab(ctx, sides)
+	return r, guestPart(ctx, cfg, scratch, inside, r)
+}
+
+// controllerPart measures in the controller VM.
+func controllerPart(ctx context.Context, cfg *config, scratch string, inside []byte, r *report.Results) (err error) {
+	var sides []lab.Side
+	for _, s := range lab.Sides {
+		if cfg.wantsAny(workloads, s) {
+			sides = append(sides, s)
+		}
+	}
+	if len(sides) == 0 && !cfg.wants("raw", rawSide) {
+		return nil
+	}
+	m := &measurement{cfg: cfg, dir: filepath.Join(scratch, "files"), results: r, host: map[string]work.Result{}}
+	cfg.tell("making files")
+	if err := makeFiles(ctx, m.dir, cfg.sizes); err != nil {
+		return err
+	}
+	cfg.tell("booting the controller VM (%s)", cfg.accel)
+	own := filepath.Join(scratch, "controller")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		return err
+	}
+	m.lab, err = lab.Start(ctx, lab.Config{
+		Dir: m.dir, Scratch: own, CacheDir: cfg.cacheDir, Kernel: cfg.kernel, Accel: cfg.accel,
+		Inside: inside, Sides: sides, Profile: cfg.profiles != "", Log: cfg.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.lab.Close(), os.RemoveAll(m.dir), os.RemoveAll(own)) }()
+	return m.measureLab(ctx, sides)
+}
+
+// guestPart measures in Windows guests.
+func guestPart(ctx context.Context, cfg *config, scratch string, inside []byte, r *report.Results) error {
+	wanted := false
+	for _, s := range lab.WindowsSides {
+		wanted = wanted || cfg.wantsAny(smbWorkloads, s)
+	}
+	if !wanted {
+		return nil
+	}
+	program, err := buildInside(ctx, scratch, "windows")
+	if err != nil {
+		return err
+	}
+	m := &measurement{cfg: cfg, dir: filepath.Join(scratch, "smbfiles"), results: r, host: map[string]work.Result{}}
+	if err := makeSMBFiles(m.dir, cfg, program); err != nil {
+		return err
+	}
+	return m.measureSMB(ctx, lab.WindowsConfig{
+		Dir: m.dir, Scratch: scratch, CacheDir: cfg.cacheDir, Kernel: cfg.kernel, Accel: cfg.accel,
+		Agent: cfg.agent, Inside: inside, Log: cfg.log,
+	})
 }
 
 func newResults() *report.Results {
-	r := &report.Results{Metrics: metrics, Sides: []report.Side{}}
-	for _, s := range lab.Sides {
+	r := &report.Results{Metrics: slices.Concat(metrics, smbMetrics)}
+	for _, s := range slices.Concat(lab.Sides, lab.WindowsSides) {
 		r.Sides = append(r.Sides, report.Side{ID: s.ID, Name: s.Name, Ours: s.Kind == work.SideOurs})
 	}
 	r.Sides = append(r.Sides, report.Side{ID: rawSide, Name: "raw port"})

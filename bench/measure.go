@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"winvm/bench/lab"
@@ -17,13 +18,14 @@ type measurement struct {
 	dir     string // on the host: what the sides serve
 	lab     *lab.Lab
 	results *report.Results
-	host    map[work.Job]work.Result // what a job sees on the host: the truth
+	host    map[string]work.Result // what a job sees on the host: the truth; and what sameAsBefore has seen
 }
 
 // sameAsHost compares what a side has seen with what the host has. A side that has done
 // less, or something else, has no figure.
 func (m *measurement) sameAsHost(j work.Job, got work.Result) error {
-	want, ok := m.host[j]
+	key := fmt.Sprint(j)
+	want, ok := m.host[key]
 	if !ok {
 		here := j
 		here.Path = filepath.Join(m.dir, j.Path)
@@ -31,11 +33,24 @@ func (m *measurement) sameAsHost(j work.Job, got work.Result) error {
 		if want, err = work.Run(here); err != nil {
 			return fmt.Errorf("on the host: %w", err)
 		}
-		m.host[j] = want
+		m.host[key] = want
 	}
 	if got.Sum != want.Sum || got.Bytes != want.Bytes || got.Entries != want.Entries {
 		return fmt.Errorf("%s %s: %d entries, %d bytes, checksum %08x; the host has %d, %d, %08x",
 			j.Kind, j.Path, got.Entries, got.Bytes, got.Sum, want.Entries, want.Bytes, want.Sum)
+	}
+	return nil
+}
+
+// sameAsBefore compares what every side has to make alike.
+func (m *measurement) sameAsBefore(what string, got work.Result) error {
+	want, ok := m.host[what]
+	if !ok {
+		m.host[what] = got
+		return nil
+	}
+	if got.Sum != want.Sum || got.Bytes != want.Bytes {
+		return fmt.Errorf("%s: %d bytes, checksum %08x; before it was %d, %08x", what, got.Bytes, got.Sum, want.Bytes, want.Sum)
 	}
 	return nil
 }
@@ -81,10 +96,17 @@ func (m *measurement) measureOne(ctx context.Context, w workload, s lab.Side, sa
 	if err != nil {
 		return err
 	}
-	if err := w.run(ctx, &mounted{measurement: m, side: s, sample: sample, took: r.Seconds}); err != nil {
+	if err := w.run(ctx, &mounted{measurement: m, runner: m.lab, side: s, sample: sample, took: r.Seconds}); err != nil {
 		return err
 	}
-	return m.lab.Unmount(ctx)
+	if err := m.lab.Unmount(ctx); err != nil || m.cfg.profiles == "" || s.Kind != work.SideOurs {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(m.dir, "xchg", work.ProfileFile))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.cfg.profiles, w.id+".pprof"), b, 0o644)
 }
 
 // measureRaw is the yardstick: the same bytes, with no file system at all.

@@ -45,27 +45,43 @@ type workload struct {
 var workloads = []workload{
 	{id: "tiny", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny", "") }},
 	{id: "tiny-load", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny-load", loadFile) }},
-	{id: "read-1m", run: func(ctx context.Context, m *mounted) error { return bulkRead(ctx, m, "read-1m", 1<<20) }},
-	{id: "read-64k", run: func(ctx context.Context, m *mounted) error { return bulkRead(ctx, m, "read-64k", 64<<10) }},
-	{id: "write-1m", run: func(ctx context.Context, m *mounted) error { return bulkWrite(ctx, m, "write-1m", 1<<20) }},
-	{id: "write-64k", run: func(ctx context.Context, m *mounted) error { return bulkWrite(ctx, m, "write-64k", 64<<10) }},
+	{id: "read-1m", run: func(ctx context.Context, m *mounted) error {
+		return bulkRead(ctx, m, "read-1m", bigFile, m.cfg.sizes.bulk, 1<<20)
+	}},
+	{id: "read-64k", run: func(ctx context.Context, m *mounted) error {
+		return bulkRead(ctx, m, "read-64k", bigFile, m.cfg.sizes.bulk, 64<<10)
+	}},
+	{id: "write-1m", run: func(ctx context.Context, m *mounted) error {
+		return bulkWrite(ctx, m, "write-1m", m.cfg.sizes.bulk, 1<<20)
+	}},
+	{id: "write-64k", run: func(ctx context.Context, m *mounted) error {
+		return bulkWrite(ctx, m, "write-64k", m.cfg.sizes.bulk, 64<<10)
+	}},
 	{id: "rand", run: randomReads},
 	{id: "walk", run: walkTwice},
 	{id: "files", run: smallFiles},
 	{id: "tool-walk", run: toolWalk},
 	{id: "tool-tar", run: toolTar},
-	{id: "storm", run: stormOfFiles},
+	{id: "storm", run: func(ctx context.Context, m *mounted) error { return stormOf(ctx, m, "", m.cfg.sizes.storm, 1e6) }},
 }
 
 // A mounted side, and where its figures go.
 type mounted struct {
 	*measurement
+	runner runner
 	side   lab.Side
 	sample int
 	took   float64 // seconds, of the mount
 }
 
-func (m *mounted) do(ctx context.Context, j work.Job) (work.Result, error) { return m.lab.Run(ctx, j) }
+// A runner does jobs in a VM.
+type runner interface {
+	Run(ctx context.Context, j work.Job) (work.Result, error)
+}
+
+func (m *mounted) do(ctx context.Context, j work.Job) (work.Result, error) {
+	return m.runner.Run(ctx, j)
+}
 
 func (m *mounted) put(metric string, value float64) { m.results.Add(metric, m.side.ID, value) }
 
@@ -87,29 +103,29 @@ func tiny(ctx context.Context, m *mounted, metric, load string) error {
 	return nil
 }
 
-func bulkRead(ctx context.Context, m *mounted, metric string, block int) error {
-	r, err := m.do(ctx, work.Job{Kind: work.Read, Path: bigFile, Block: block})
+func bulkRead(ctx context.Context, m *mounted, metric, file string, size int64, block int) error {
+	r, err := m.do(ctx, work.Job{Kind: work.Read, Path: file, Block: block})
 	if err != nil {
 		return err
 	}
-	if r.Bytes != m.cfg.sizes.bulk {
-		return fmt.Errorf("%d bytes read instead of %d", r.Bytes, m.cfg.sizes.bulk)
+	if r.Bytes != size {
+		return fmt.Errorf("%d bytes read instead of %d", r.Bytes, size)
 	}
 	m.put(metric, float64(r.Bytes)/1e6/r.Seconds)
 	if !m.once() {
 		return nil
 	}
-	j := work.Job{Kind: work.Sum, Path: bigFile}
+	j := work.Job{Kind: work.Sum, Path: file}
 	if r, err = m.do(ctx, j); err != nil {
 		return err
 	}
 	return m.sameAsHost(j, r)
 }
 
-func bulkWrite(ctx context.Context, m *mounted, metric string, block int) error {
+func bulkWrite(ctx context.Context, m *mounted, metric string, size int64, block int) error {
 	name := filepath.Join(writeDir, fmt.Sprintf("%s-%s-%d", metric, m.side.ID, m.sample))
 	seed := uint64(1000 + m.sample)
-	r, err := m.do(ctx, work.Job{Kind: work.Write, Path: name, Block: block, Bytes: m.cfg.sizes.bulk, Seed: seed})
+	r, err := m.do(ctx, work.Job{Kind: work.Write, Path: name, Block: block, Bytes: size, Seed: seed})
 	if err != nil {
 		return err
 	}
@@ -119,8 +135,8 @@ func bulkWrite(ctx context.Context, m *mounted, metric string, block int) error 
 	if err != nil {
 		return err
 	}
-	if want := work.NewPattern(seed).Sum(m.cfg.sizes.bulk); got.Sum != want || got.Bytes != m.cfg.sizes.bulk {
-		return fmt.Errorf("the host has %d bytes with the checksum %08x, and not %d with %08x", got.Bytes, got.Sum, m.cfg.sizes.bulk, want)
+	if want := work.NewPattern(seed).Sum(size); got.Sum != want || got.Bytes != size {
+		return fmt.Errorf("the host has %d bytes with the checksum %08x, and not %d with %08x", got.Bytes, got.Sum, size, want)
 	}
 	return os.Remove(path)
 }
@@ -184,15 +200,15 @@ func toolTar(ctx context.Context, m *mounted) error {
 	return m.sameAsHost(j, r)
 }
 
-func stormOfFiles(ctx context.Context, m *mounted) error {
-	n := m.cfg.sizes.storm
+// stormOf has the metrics' prefix, and how many of their units a second has.
+func stormOf(ctx context.Context, m *mounted, prefix string, n int, units float64) error {
 	dir := filepath.Join(writeDir, fmt.Sprintf("storm-%s-%d", m.side.ID, m.sample))
 	r, err := m.do(ctx, work.Job{Kind: work.Storm, Path: dir, Count: n})
 	if err != nil {
 		return err
 	}
 	for i, metric := range []string{"create", "rename", "remove"} {
-		m.put(metric, r.Each[i]/float64(n)*1e6)
+		m.put(prefix+metric, r.Each[i]/float64(n)*units)
 	}
 	if _, err := os.Lstat(filepath.Join(m.dir, dir)); err == nil {
 		return fmt.Errorf("%s is still there on the host", dir)

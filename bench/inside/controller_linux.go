@@ -22,7 +22,9 @@ func special(args []string) error {
 	case "controller":
 		return serveController()
 	case serveOursArg:
-		return serveOurs(context.Background())
+		return serveOurs(context.Background(), args[len(args)-1])
+	case relayArg:
+		return relay(context.Background())
 	case rawLoadArg:
 		return loadRaw()
 	}

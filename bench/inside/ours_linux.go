@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -25,8 +27,8 @@ import (
 // nothing.
 const serveOursArg = "serve-ours"
 
-func mountOurs(work.Request) (work.Result, func() error, error) {
-	cmd := exec.Command("/proc/self/exe", serveOursArg)
+func mountOurs(r work.Request) (work.Result, func() error, error) {
+	cmd := exec.Command("/proc/self/exe", serveOursArg, r.Option)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -35,16 +37,16 @@ func mountOurs(work.Request) (work.Result, func() error, error) {
 	if err := cmd.Start(); err != nil {
 		return work.Result{}, nil, err
 	}
-	var r work.Result
+	var res work.Result
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err == nil {
-		_, err = fmt.Sscanf(line, "ready %g %d\n", &r.Seconds, &r.Bytes)
+		_, err = fmt.Sscanf(line, "ready %g %d\n", &res.Seconds, &res.Bytes)
 	}
 	if err != nil {
 		_ = cmd.Process.Kill()
-		return r, nil, errors.Join(fmt.Errorf("its server said %q: %w", line, err), cmd.Wait())
+		return res, nil, errors.Join(fmt.Errorf("its server said %q: %w", line, err), cmd.Wait())
 	}
-	return r, func() error {
+	return res, func() error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		return cmd.Wait()
 	}, nil
@@ -52,8 +54,8 @@ func mountOurs(work.Request) (work.Result, func() error, error) {
 
 // serveOurs mounts both shares of the session that the host dials, as the controller
 // agent does, until it is told to end. It says how long the attachment took, and
-// by how much the process has grown by it.
-func serveOurs(ctx context.Context) error {
+// by how much the process has grown by it. With a profile it leaves that in xchg.
+func serveOurs(ctx context.Context, option string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	s, closeLink, err := dialOurs(ctx)
@@ -75,11 +77,21 @@ func serveOurs(ctx context.Context) error {
 	before, begin := resident(), time.Now()
 	err = attach(ctx, m, s)
 	if err == nil {
+		var profile bytes.Buffer
+		if option == work.OptionProfile {
+			if err := pprof.StartCPUProfile(&profile); err != nil {
+				return err
+			}
+		}
 		fmt.Printf("ready %g %d\n", time.Since(begin).Seconds(), resident()-before)
 		select {
 		case <-ctx.Done():
 		case <-s.Done():
 			err = s.Err()
+		}
+		if option == work.OptionProfile {
+			pprof.StopCPUProfile()
+			err = errors.Join(err, os.WriteFile(filepath.Join(cfg.XchgDir, work.ProfileFile), profile.Bytes(), 0o644))
 		}
 	}
 	err = errors.Join(err, m.Close())

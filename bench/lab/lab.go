@@ -49,6 +49,7 @@ type Config struct {
 	Accel    qemu.Accel
 	Inside   []byte // the program of package inside for Linux
 	Sides    []Side // those that will be mounted
+	Profile  bool   // our side's process leaves work.ProfileFile in xchg
 	Log      *slog.Logger
 }
 

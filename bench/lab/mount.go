@@ -46,6 +46,9 @@ func (l *Lab) mount(ctx context.Context, s Side, dir string) (work.Result, error
 	serving := make(chan error, 1)
 	switch s.Kind {
 	case work.SideOurs:
+		if l.cfg.Profile {
+			r.Option = work.OptionProfile
+		}
 		var err error
 		if l.ours, err = openOurs(ctx, dir, l.cfg.Log); err != nil {
 			return work.Result{}, err

@@ -21,6 +21,7 @@ const (
 type peers struct {
 	children []*child
 	args     []string
+	tmpdir   string // where QEMU puts its smbd's files; "" as it likes
 }
 
 func (p *peers) add9p(dir string) {
@@ -56,7 +57,11 @@ func (p *peers) addVirtiofsd(dir, scratch, mode string) error {
 
 // writeQEMU writes the script that runs QEMU with the peers' devices.
 func (p *peers) writeQEMU(path, binary string) error {
-	text := "#!/bin/sh\nexec " + quote(binary) + " \"$@\""
+	text := "#!/bin/sh\n"
+	if p.tmpdir != "" {
+		text += "export TMPDIR=" + quote(p.tmpdir) + "\n"
+	}
+	text += "exec " + quote(binary) + " \"$@\""
 	for _, a := range p.args {
 		text += " " + quote(a)
 	}

@@ -19,6 +19,7 @@ const (
 	Storm Kind = "storm" // Count files created, then renamed, then removed
 	Tiny  Kind = "tiny"  // Count small files opened, read, closed, each for the first time
 	Sum   Kind = "sum"   // the checksum of a file or of a tree
+	Exec  Kind = "exec"  // the program Path run with Args, which makes the file Out
 )
 
 // A Job is one measurement.
@@ -30,7 +31,9 @@ type Job struct {
 	Bytes int64  `json:",omitempty"`
 	Seed  uint64 `json:",omitempty"` // of random places and of what is written
 	// Load is a file that somebody else reads over and over meanwhile.
-	Load string `json:",omitempty"`
+	Load string   `json:",omitempty"`
+	Args []string `json:",omitempty"`
+	Out  string   `json:",omitempty"`
 }
 
 // A Result is what came of a job.
@@ -46,7 +49,7 @@ type Result struct {
 func Run(j Job) (Result, error) {
 	do := map[Kind]func(Job) (Result, error){
 		Read: read, Write: write, Rand: randomly, Walk: walk, Files: files,
-		Tar: archive, Storm: storm, Tiny: tiny, Sum: sum,
+		Tar: archive, Storm: storm, Tiny: tiny, Sum: sum, Exec: execute,
 	}[j.Kind]
 	if do == nil {
 		return Result{}, fmt.Errorf("no job of the kind %q", j.Kind)

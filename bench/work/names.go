@@ -14,6 +14,9 @@ const (
 	PortSFTP    = "bench.sftp"    // an sftp-server, when sshfs is mounted
 	PortOurs    = "winvm.rpc"
 
+	OptionProfile = "profile" // of our side: its process leaves a CPU profile in xchg
+	ProfileFile   = "profile.pprof"
+
 	SideOurs     = "ours"
 	SideNinep    = "9p"
 	SideVirtiofs = "virtiofs"

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sort"
 
 	"github.com/cavaliergopher/cpio"
 
 	"winvm/hostagent/guest"
+	"winvm/hostagent/image"
+	"winvm/hostagent/image/recipe"
 	"winvm/hostagent/install"
 	"winvm/hostagent/pair"
 	"winvm/transport/agentrpc"
@@ -20,6 +23,21 @@ import (
 type file struct {
 	mode os.FileMode
 	data []byte
+}
+
+// WriteInitrds writes both VMs' initrds to dir, as pair.Machines expects them there: the
+// image's, with the controller agent's program and the secrets behind it.
+func WriteInitrds(i *image.Image, p guest.Profile, s install.Secrets, agent []byte, dir string) error {
+	files, err := controllerFiles(agent, p, s)
+	if err != nil {
+		return err
+	}
+	for vm, f := range map[string]map[string]file{pair.Controller: files, pair.Guest: guestFiles(s)} {
+		if err := appendInitrd(i.Path(vm, recipe.Initrd), filepath.Join(dir, vm+".initrd"), f); err != nil {
+			return fmt.Errorf("initrd of the %s: %w", vm, err)
+		}
+	}
+	return nil
 }
 
 // controllerFiles are what the controller's image is given of this image.

@@ -22,7 +22,6 @@ import (
 	"winvm/hostagent/guest"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/image"
-	"winvm/hostagent/image/recipe"
 	"winvm/hostagent/install"
 	"winvm/hostagent/job"
 	"winvm/hostagent/nixstore"
@@ -82,7 +81,7 @@ func Suspend(ctx context.Context, c Config) error {
 	}
 	return c.Store.Replace(ctx, c.Image, func(dir string) (image.State, error) {
 		a := &attempt{Config: c, profile: p, secrets: secrets, dir: dir}
-		if err := a.writeInitrds(agent); err != nil {
+		if err := WriteInitrds(c.Image, p, secrets, agent, dir); err != nil {
 			return image.State{}, err
 		}
 		err := a.run(ctx)
@@ -105,19 +104,6 @@ type attempt struct {
 	secrets install.Secrets
 	dir     string // of the state
 	state   image.State
-}
-
-func (a *attempt) writeInitrds(agent []byte) error {
-	files, err := controllerFiles(agent, a.profile, a.secrets)
-	if err != nil {
-		return err
-	}
-	for vm, f := range map[string]map[string]file{pair.Controller: files, pair.Guest: guestFiles(a.secrets)} {
-		if err := appendInitrd(a.Image.Path(vm, recipe.Initrd), filepath.Join(a.dir, vm+".initrd"), f); err != nil {
-			return fmt.Errorf("initrd of the %s: %w", vm, err)
-		}
-	}
-	return nil
 }
 
 func (a *attempt) run(ctx context.Context) (err error) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# toolchain.sh STOREDIR: the demo's Windows-hosted toolchain, as store paths.
+# toolchain.sh STOREDIR [TCC|GOTOOLS|ESBUILD...]: the demo's Windows-hosted toolchain, as store
+# paths. Without names all of it.
 #
 # Builds, once, and then places in STOREDIR:
 #   tinycc-windows-VERSION   TinyCC, cross-built with mingw-w64 from Debian's source package
@@ -33,17 +34,26 @@ need() { # need COMMAND PACKAGE...: Debian's packages that bring it
 	command -v "$1" >/dev/null || die "no '$1' here; install it with: apt-get install ${*:2}"
 }
 
-check_host() {
-	need "$mingw-gcc" gcc-mingw-w64-x86-64
-	need gcc gcc libc6-dev
-	need dpkg-source dpkg-dev
-	need bzip2 bzip2
-	need patch patch
-	need npm npm
-	need openssl openssl
-	command -v go >/dev/null || die "no 'go' here; the demo needs the Go that builds winvm itself"
-	[ -d "$(go env GOROOT)/src/cmd/compile" ] ||
-		die "$(go env GOROOT) has no src/cmd/compile; install a whole Go distribution (Debian: golang-src)"
+check_host() { # check_host TCC|GOTOOLS|ESBUILD
+	case $1 in
+	TCC)
+		need "$mingw-gcc" gcc-mingw-w64-x86-64
+		need gcc gcc libc6-dev
+		need dpkg-source dpkg-dev
+		need bzip2 bzip2
+		need patch patch
+		;;
+	GOTOOLS)
+		command -v go >/dev/null || die "no 'go' here; the demo needs the Go that builds winvm itself"
+		[ -d "$(go env GOROOT)/src/cmd/compile" ] ||
+			die "$(go env GOROOT) has no src/cmd/compile; install a whole Go distribution (Debian: golang-src)"
+		;;
+	ESBUILD)
+		need npm npm
+		need openssl openssl
+		;;
+	*) die "no tool is called '$1': TCC, GOTOOLS, ESBUILD" ;;
+	esac
 }
 
 # mirrors prints the base addresses of the archives that this host has its own release from. The
@@ -143,28 +153,29 @@ frozen() {
 	find "$1" -exec touch -h -d @1 {} +
 }
 
-build_all() { # build_all DIR: the three store paths in DIR
-	local dir=$1 work start
-	rm -rf "$dir" "$dir".work.* # left by a run that was killed; we hold the lock
-	work=$(mktemp -d "$dir.work.XXXXXX")
-	# shellcheck disable=SC2064 # now, while the names are known
-	trap "rm -rf '$work' '$dir'" EXIT
+build_one() { # build_one TCC|GOTOOLS|ESBUILD: its store path in $cached
+	local name=${names[$1]} work start=$SECONDS
+	rm -rf "$cached".work.* # left by a run that was killed; we hold the lock
+	mkdir -p "$cached"
+	work=$(mktemp -d "$cached.work.XXXXXX")
+	# shellcheck disable=SC2064 # now, while the name is known
+	trap "rm -rf '$work'" EXIT
 	trap 'exit 130' INT TERM
-	mkdir -p "$dir"
-	start=$SECONDS; say "building $tcc_name"
-	fetch_tcc "$work"
-	(build_tcc "$work/src" "$dir/$tcc_name")
-	say "  $((SECONDS - start)) s"
-	start=$SECONDS; say "building $go_name (a minute or two)"
-	build_go "$dir/$go_name"
-	say "  $((SECONDS - start)) s"
-	start=$SECONDS; say "fetching $esbuild_name"
-	build_esbuild "$work/npm" "$dir/$esbuild_name"
-	say "  $((SECONDS - start)) s"
-	frozen "$dir"
-	mv -T "$dir" "$cached"
+	mkdir "$work/out"
+	say "making $name"
+	case $1 in
+	TCC)
+		fetch_tcc "$work"
+		(build_tcc "$work/src" "$work/out/$name")
+		;;
+	GOTOOLS) build_go "$work/out/$name" ;;
+	ESBUILD) build_esbuild "$work/npm" "$work/out/$name" ;;
+	esac
+	frozen "$work/out"
+	mv -T "$work/out/$name" "$cached/$name"
 	trap - EXIT
 	rm -rf "$work"
+	say "  $((SECONDS - start)) s"
 }
 
 # place NAME: a copy in the store (a reflink where the file system can), whole or not at all. Not a
@@ -182,8 +193,10 @@ place() {
 	rmdir "$tmp"
 }
 
-[ $# = 1 ] || { echo "usage: toolchain.sh STOREDIR" >&2; exit 2; }
-check_host
+[ $# -ge 1 ] || { echo "usage: toolchain.sh STOREDIR [TCC|GOTOOLS|ESBUILD...]" >&2; exit 2; }
+tools=("${@:2}")
+[ ${#tools[@]} != 0 ] || tools=(TCC GOTOOLS ESBUILD)
+for tool in "${tools[@]}"; do check_host "$tool"; done
 mkdir -p "$1"
 store=$(cd "$1" && pwd)
 cache=${WINVM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/winvm}/demo
@@ -191,9 +204,11 @@ mkdir -p "$cache"
 
 go_version=$(go env GOVERSION)
 # '+' and '~' are legal in a Windows name, and cmd's copy takes the one for an operator.
-tcc_name=tinycc-windows-$(echo "$tcc_version" | tr '+~' '--')
-go_name=go-windows-$(echo "${go_version#go}" | tr ' ' '-')
-esbuild_name=esbuild-windows-$esbuild_version
+declare -A names=(
+	[TCC]=tinycc-windows-$(echo "$tcc_version" | tr '+~' '--')
+	[GOTOOLS]=go-windows-$(echo "${go_version#go}" | tr ' ' '-')
+	[ESBUILD]=esbuild-windows-$esbuild_version
+)
 
 digest=$({
 	cat "${BASH_SOURCE[0]}"
@@ -204,10 +219,12 @@ cached=$cache/$digest
 
 exec 9>"$cache/.lock"
 flock 9
-[ -d "$cached" ] || build_all "$cache/.$digest.new"
+for tool in "${tools[@]}"; do
+	[ -d "$cached/${names[$tool]}" ] || build_one "$tool"
+done
 flock -u 9
 
-for name in "$tcc_name" "$go_name" "$esbuild_name"; do place "$name"; done
-echo "TCC=$tcc_name"
-echo "GOTOOLS=$go_name"
-echo "ESBUILD=$esbuild_name"
+for tool in "${tools[@]}"; do
+	place "${names[$tool]}"
+	echo "$tool=${names[$tool]}"
+done
