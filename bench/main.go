@@ -166,7 +166,6 @@ func write(r *report.Results, dir string, stdout io.Writer) error {
 	}
 	var table, data, chart bytes.Buffer
 	r.WriteTable(&table)
-	table.WriteByte('\n')
 	r.WriteTargets(&table, targets)
 	if err := r.WriteJSON(&data); err != nil {
 		return err

@@ -15,6 +15,8 @@ var targets = []report.Target{
 	{Name: "cold small files, against virtiofs", Metric: "files", Ours: "ours", Peer: "virtiofs", Must: 4, Aim: 8},
 	{Name: "bulk read over the wire alone, against the raw port", Metric: "read-1m", Ours: "ours", Peer: rawSide, Must: 0.85, Aim: 0.95},
 	{Name: "bulk write over the wire alone, against the raw port", Metric: "write-1m", Ours: "ours", Peer: rawSide, Must: 0.6, Aim: 0.85},
+	{Name: "small files over SMB, against QEMU's smb=", Metric: "smb-files", Ours: "smb-ours", Peer: "smb-slirp", Must: 1.5, Aim: 3},
+	{Name: "small files over SMB, against 9p + Samba", Metric: "smb-files", Ours: "smb-ours", Peer: "smb-9p", Must: 1.5, Aim: 3},
 	{Name: "closure of 100,000 files, until it can be used", Must: 2000, Aim: 500, Unit: "ms", Better: report.Lower, Value: medianOf("attach", "ours")},
 	{Name: "memory for it in the controller, a file", Must: 200, Aim: 100, Unit: "B", Better: report.Lower, Value: medianOf("attach-memory", "ours")},
 }

@@ -11,28 +11,34 @@ import (
 	"winvm/bench/work"
 )
 
+// Parts of the report.
+const (
+	inController = "in the controller VM"
+	inGuest      = "in the Windows guest, over SMB"
+)
+
 // metrics are the figures of the controller VM's part, in the order of the table.
 var metrics = []report.Metric{
-	{ID: "tiny-p50", Name: "64 B file opened, read, closed: p50", Unit: "us", Better: report.Lower},
-	{ID: "tiny-p99", Name: "the same: p99", Unit: "us", Better: report.Lower},
-	{ID: "tiny-load-p50", Name: "the same under a bulk read: p50", Unit: "us", Better: report.Lower},
-	{ID: "tiny-load-p99", Name: "the same under a bulk read: p99", Unit: "us", Better: report.Lower},
-	{ID: "read-1m", Name: "sequential read, 1 MiB blocks", Unit: "MB/s", Better: report.Higher},
-	{ID: "read-64k", Name: "sequential read, 64 KiB blocks", Unit: "MB/s", Better: report.Higher},
-	{ID: "write-1m", Name: "sequential write and fsync, 1 MiB blocks", Unit: "MB/s", Better: report.Higher},
-	{ID: "write-64k", Name: "sequential write and fsync, 64 KiB blocks", Unit: "MB/s", Better: report.Higher},
-	{ID: "rand", Name: "random reads of 4 KiB", Unit: "us", Better: report.Lower},
-	{ID: "walk", Name: "walk and lstat, cold, an entry", Unit: "us", Better: report.Lower},
-	{ID: "walk-again", Name: "walk and lstat, again, an entry", Unit: "us", Better: report.Lower},
-	{ID: "mount-walk", Name: "mount, then walk and lstat, all of it", Unit: "ms", Better: report.Lower},
-	{ID: "files", Name: "small files read, cold, a file", Unit: "us", Better: report.Lower},
-	{ID: "tool-walk", Name: "toolchain's tree: walk and lstat, cold, an entry", Unit: "us", Better: report.Lower},
-	{ID: "tool-tar", Name: "toolchain's tree: tar, cold", Unit: "ms", Better: report.Lower},
-	{ID: "create", Name: "create a small file", Unit: "us", Better: report.Lower},
-	{ID: "rename", Name: "rename it", Unit: "us", Better: report.Lower},
-	{ID: "remove", Name: "remove it", Unit: "us", Better: report.Lower},
-	{ID: "attach", Name: "closure of 100,000 files, until it can be used", Unit: "ms", Better: report.Lower},
-	{ID: "attach-memory", Name: "memory for it in the controller, a file", Unit: "B", Better: report.Lower},
+	{ID: "tiny-p50", Name: "64 B file opened, read, closed: p50", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "tiny-p99", Name: "the same: p99", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "tiny-load-p50", Name: "the same under a bulk read: p50", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "tiny-load-p99", Name: "the same under a bulk read: p99", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "read-1m", Name: "sequential read, 1 MiB blocks", Unit: "MB/s", Better: report.Higher, Part: inController},
+	{ID: "read-64k", Name: "sequential read, 64 KiB blocks", Unit: "MB/s", Better: report.Higher, Part: inController},
+	{ID: "write-1m", Name: "sequential write and fsync, 1 MiB blocks", Unit: "MB/s", Better: report.Higher, Part: inController},
+	{ID: "write-64k", Name: "sequential write and fsync, 64 KiB blocks", Unit: "MB/s", Better: report.Higher, Part: inController},
+	{ID: "rand", Name: "random reads of 4 KiB", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "walk", Name: "walk and lstat, cold, an entry", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "walk-again", Name: "walk and lstat, again, an entry", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "mount-walk", Name: "mount, then walk and lstat, all of it", Unit: "ms", Better: report.Lower, Part: inController},
+	{ID: "files", Name: "small files read, cold, a file", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "tool-walk", Name: "toolchain's tree: walk and lstat, cold, an entry", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "tool-tar", Name: "toolchain's tree: tar, cold", Unit: "ms", Better: report.Lower, Part: inController},
+	{ID: "create", Name: "create a small file", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "rename", Name: "rename it", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "remove", Name: "remove it", Unit: "us", Better: report.Lower, Part: inController},
+	{ID: "attach", Name: "closure of 100,000 files, until it can be used", Unit: "ms", Better: report.Lower, Part: inController},
+	{ID: "attach-memory", Name: "memory for it in the controller, a file", Unit: "B", Better: report.Lower, Part: inController},
 }
 
 // A workload is what is done on one fresh mount.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +13,7 @@ const (
 	chartLeft   = 330 // where the axis begins: names stand to its left
 	chartWide   = 560 // of the axis
 	chartRow    = 22
-	chartHead   = 64
+	chartHead   = 84
 	chartFoot   = 34
 	chartDot    = 5
 	chartMargin = 20
@@ -29,23 +30,16 @@ var colours = []string{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#
 // each other one: a dot to the right of the middle is in our favour. The axis is
 // logarithmic.
 func (r *Results) WriteSVG(w io.Writer, title string) {
-	var ours Side
 	var peers []Side
 	for _, s := range r.Sides {
-		switch {
-		case s.Ours && ours.ID == "":
-			ours = s
-		case !s.Ours && r.measured(s):
+		if !s.Ours && r.measured(s, r.Metrics) {
 			peers = append(peers, s)
 		}
 	}
 	var rows []Metric
 	for _, m := range r.Metrics {
-		for _, p := range peers {
-			if r.Compare(m, ours.ID, p.ID) != 0 {
-				rows = append(rows, m)
-				break
-			}
+		if slices.ContainsFunc(peers, func(p Side) bool { return r.Compare(m, r.ours(m).ID, p.ID) != 0 }) {
+			rows = append(rows, m)
 		}
 	}
 	wide, high := chartLeft+chartWide+chartMargin, chartHead+chartRow*len(rows)+chartFoot
@@ -58,7 +52,7 @@ func (r *Results) WriteSVG(w io.Writer, title string) {
 		y := chartHead + chartRow*i + chartRow/2
 		text(w, chartLeft-10, y+4, "end", "", m.Name)
 		for n, p := range peers {
-			ratio := r.Compare(m, ours.ID, p.ID)
+			ratio := r.Compare(m, r.ours(m).ID, p.ID)
 			if ratio == 0 {
 				continue
 			}
@@ -70,11 +64,15 @@ func (r *Results) WriteSVG(w io.Writer, title string) {
 }
 
 func legend(w io.Writer, peers []Side) {
-	x := chartMargin
+	x, y := chartMargin, 42
 	for n, p := range peers {
-		fmt.Fprintf(w, `<circle cx="%d" cy="38" r="%d" fill="%s"/>`+"\n", x+chartDot, chartDot, colours[n%len(colours)])
-		text(w, x+2*chartDot+5, 42, "start", "", p.Name)
-		x += 2*chartDot + 22 + 7*len(p.Name)
+		length := 2*chartDot + 22 + 7*len(p.Name)
+		if x+length > chartLeft+chartWide {
+			x, y = chartMargin, y+18
+		}
+		fmt.Fprintf(w, `<circle cx="%d" cy="%d" r="%d" fill="%s"/>`+"\n", x+chartDot, y-4, chartDot, colours[n%len(colours)])
+		text(w, x+2*chartDot+5, y, "start", "", p.Name)
+		x += length
 	}
 }
 

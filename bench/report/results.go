@@ -3,6 +3,7 @@ package report
 import (
 	"encoding/json"
 	"io"
+	"slices"
 )
 
 // Better says which of two values is the better one.
@@ -20,6 +21,7 @@ type Metric struct {
 	Name   string // for people
 	Unit   string
 	Better Better
+	Part   string // of the report, its heading; metrics of a part stand together
 }
 
 // A Side is who was measured.
@@ -90,6 +92,21 @@ func (r *Results) Metric(id string) (Metric, bool) {
 		}
 	}
 	return Metric{}, false
+}
+
+// ours is the first of our sides that has the metric.
+func (r *Results) ours(m Metric) Side {
+	for _, s := range r.Sides {
+		if s.Ours && len(r.Values(m.ID, s.ID)) > 0 {
+			return s
+		}
+	}
+	return Side{}
+}
+
+// measured reports whether a side has any of the metrics.
+func (r *Results) measured(s Side, metrics []Metric) bool {
+	return slices.ContainsFunc(metrics, func(m Metric) bool { return len(r.Values(m.ID, s.ID)) > 0 })
 }
 
 // Rows are all comparisons, in the order of metrics, of our sides, of the others.

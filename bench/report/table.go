@@ -3,36 +3,44 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// WriteTable writes a table in Markdown: a line for each metric, a column for each side.
-// Behind the figure of another side stands how many times as good ours is.
+// WriteTable writes a table in Markdown for each part: a line for each metric, a column
+// for each side. Behind the figure of another side stands how many times as good ours is.
 func (r *Results) WriteTable(w io.Writer) {
-	var ours Side
-	for _, s := range r.Sides {
-		if s.Ours {
-			ours = s
-			break
+	for rest := r.Metrics; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(m Metric) bool { return m.Part != rest[0].Part })
+		if n < 0 {
+			n = len(rest)
 		}
+		r.writePart(w, rest[:n])
+		rest = rest[n:]
 	}
-	head := []string{"", "unit"}
+}
+
+func (r *Results) writePart(w io.Writer, metrics []Metric) {
+	head := []string{metrics[0].Part, "unit"}
 	var sides []Side
 	for _, s := range r.Sides {
-		if r.measured(s) {
+		if r.measured(s, metrics) {
 			sides = append(sides, s)
 			head = append(head, s.Name)
 		}
 	}
+	if len(sides) == 0 {
+		return
+	}
 	rows := [][]string{head}
-	for _, m := range r.Metrics {
-		row, any := []string{m.Name, m.Unit}, false
+	for _, m := range metrics {
+		row, ours, found := []string{m.Name, m.Unit}, r.ours(m), false
 		for _, s := range sides {
 			v := r.Values(m.ID, s.ID)
 			cell := "-"
 			if len(v) > 0 {
-				any = true
+				found = true
 				cell = fmt.Sprintf("%s ±%.0f%%", number(Median(v)), Spread(v))
 				if ratio := r.Compare(m, ours.ID, s.ID); !s.Ours && ratio != 0 {
 					cell += fmt.Sprintf(" (**%sx**)", number(ratio))
@@ -40,20 +48,12 @@ func (r *Results) WriteTable(w io.Writer) {
 			}
 			row = append(row, cell)
 		}
-		if any {
+		if found {
 			rows = append(rows, row)
 		}
 	}
 	writeAligned(w, rows)
-}
-
-func (r *Results) measured(s Side) bool {
-	for _, m := range r.Metrics {
-		if len(r.Values(m.ID, s.ID)) > 0 {
-			return true
-		}
-	}
-	return false
+	fmt.Fprintln(w)
 }
 
 // writeAligned writes rows, of which the first is the head, as a Markdown table that can
