@@ -32,6 +32,9 @@ func main() {
 	}
 }
 
+// runLimit bounds a run: under emulation the whole takes about a quarter of an hour.
+const runLimit = 45 * time.Minute
+
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	filter := fs.String("bench", ".", "measure only WORKLOAD/SIDE that match the regular expression")
@@ -65,6 +68,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if cfg.cacheDir == "" || cfg.kernel == "" {
 		return errors.New("run it by `make bench`: it sets WINVM_CACHE_DIR and WINVM_BENCH_KERNEL")
 	}
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
 	r, err := measure(ctx, &cfg)
 	if err != nil {
 		return err

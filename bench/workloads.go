@@ -43,29 +43,29 @@ var metrics = []report.Metric{
 
 // A workload is what is done on one fresh mount.
 type workload struct {
-	id   string
-	only []string // ids of sides; empty: all
-	run  func(ctx context.Context, m *mounted) error
+	id     string
+	record bool // for the record also on the side that nobody would choose
+	run    func(ctx context.Context, m *mounted) error
 }
 
 var workloads = []workload{
 	{id: "tiny", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny", "") }},
 	{id: "tiny-load", run: func(ctx context.Context, m *mounted) error { return tiny(ctx, m, "tiny-load", loadFile) }},
-	{id: "read-1m", run: func(ctx context.Context, m *mounted) error {
+	{id: "read-1m", record: true, run: func(ctx context.Context, m *mounted) error {
 		return bulkRead(ctx, m, "read-1m", bigFile, m.cfg.sizes.bulk, 1<<20)
 	}},
 	{id: "read-64k", run: func(ctx context.Context, m *mounted) error {
 		return bulkRead(ctx, m, "read-64k", bigFile, m.cfg.sizes.bulk, 64<<10)
 	}},
-	{id: "write-1m", run: func(ctx context.Context, m *mounted) error {
+	{id: "write-1m", record: true, run: func(ctx context.Context, m *mounted) error {
 		return bulkWrite(ctx, m, "write-1m", m.cfg.sizes.bulk, 1<<20)
 	}},
 	{id: "write-64k", run: func(ctx context.Context, m *mounted) error {
 		return bulkWrite(ctx, m, "write-64k", m.cfg.sizes.bulk, 64<<10)
 	}},
 	{id: "rand", run: randomReads},
-	{id: "walk", run: walkTwice},
-	{id: "files", run: smallFiles},
+	{id: "walk", record: true, run: walkTwice},
+	{id: "files", record: true, run: smallFiles},
 	{id: "tool-walk", run: toolWalk},
 	{id: "tool-tar", run: toolTar},
 	{id: "storm", run: func(ctx context.Context, m *mounted) error { return stormOf(ctx, m, "", m.cfg.sizes.storm, 1e6) }},
