@@ -49,7 +49,7 @@ var (
 	fullSizes = sizes{
 		bulk: 128 << 20, randReads: 400, dirs: 20, perDir: 50, toolchain: "crypto",
 		storm: 300, tiny: 300, rawEchoes: 1000, attachMany: 100_000,
-		smbBulk: 32 << 20, smbDirs: 4, smbPerDir: 15, smbStorm: 25,
+		smbBulk: 32 << 20, smbDirs: 3, smbPerDir: 8, smbStorm: 10,
 	}
 	quickSizes = sizes{
 		bulk: 16 << 20, randReads: 100, dirs: 5, perDir: 20, toolchain: "encoding",

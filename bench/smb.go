@@ -173,6 +173,9 @@ func smbCompile(ctx context.Context, m *mounted) error {
 			return err
 		}
 		m.put(metric, r.Seconds*1e3)
+		if _, err := m.do(ctx, work.Job{Kind: work.Flush, Path: out}); err != nil { // 9p's loose cache has it still
+			return err
+		}
 		if err := m.sameAsHost(work.Job{Kind: work.Sum, Path: out}, r); err != nil {
 			return err
 		}

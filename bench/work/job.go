@@ -19,6 +19,7 @@ const (
 	Storm Kind = "storm" // Count files created, then renamed, then removed
 	Tiny  Kind = "tiny"  // Count small files opened, read, closed, each for the first time
 	Sum   Kind = "sum"   // the checksum of a file or of a tree
+	Flush Kind = "flush" // a file's bytes go to where they are kept
 	Exec  Kind = "exec"  // the program Path run with Args, which makes the file Out
 )
 
@@ -49,7 +50,7 @@ type Result struct {
 func Run(j Job) (Result, error) {
 	do := map[Kind]func(Job) (Result, error){
 		Read: read, Write: write, Rand: randomly, Walk: walk, Files: files,
-		Tar: archive, Storm: storm, Tiny: tiny, Sum: sum, Exec: execute,
+		Tar: archive, Storm: storm, Tiny: tiny, Sum: sum, Flush: flush, Exec: execute,
 	}[j.Kind]
 	if do == nil {
 		return Result{}, fmt.Errorf("no job of the kind %q", j.Kind)

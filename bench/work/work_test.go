@@ -82,6 +82,16 @@ func TestBulk(t *testing.T) {
 	if !bytes.Equal(a, b) {
 		t.Error("what was written isn't the pattern of its seed")
 	}
+	run(t, work.Job{Kind: work.Flush, Path: out})
+	if _, err := work.Run(work.Job{Kind: work.Flush, Path: out + "-not-there"}); err == nil {
+		t.Error("a file that isn't there was flushed")
+	}
+	if r := run(t, work.Job{Kind: work.Exec, Path: "/bin/cp", Args: []string{big, out + "2"}, Out: out + "2"}); r.Sum != want || r.Seconds <= 0 {
+		t.Errorf("exec: %+v", r)
+	}
+	if _, err := work.Run(work.Job{Kind: work.Exec, Path: "/bin/false", Out: out}); err == nil {
+		t.Error("a program that failed went unnoticed")
+	}
 	if _, err := work.Run(work.Job{Kind: work.Write, Path: out, Block: 64 << 10, Bytes: bulk}); err == nil {
 		t.Error("a file that exists was written over")
 	}
