@@ -71,31 +71,29 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
 	r, err := measure(ctx, &cfg)
-	if err != nil {
-		return err
-	}
-	return write(r, *out, stdout)
+	return errors.Join(err, write(r, *out, stdout))
 }
 
-// measure makes the files and the VMs, and takes all samples.
-func measure(ctx context.Context, cfg *config) (_ *report.Results, err error) {
+// measure makes the files and the VMs, and takes all samples. With an error it returns
+// those that it has taken until then.
+func measure(ctx context.Context, cfg *config) (r *report.Results, err error) {
+	r = newResults()
 	scratch, err := scratchDir()
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	acc, err := accel.Probe(ctx, accel.Config{Kernel: cfg.kernel, Cache: filepath.Join(cfg.cacheDir, "accelerator.json"), Logger: cfg.log})
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	cfg.accel = acc.Accel
 	inside, err := buildInside(ctx, scratch, "linux")
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	r := newResults()
 	if err := controllerPart(ctx, cfg, scratch, inside, r); err != nil {
-		return nil, err
+		return r, err
 	}
 	return r, guestPart(ctx, cfg, scratch, inside, r)
 }

@@ -101,8 +101,18 @@ func MakeImage(ctx context.Context, cfg WindowsConfig) (*Image, error) {
 }
 
 // StartWindows boots a guest for a side, and leaves it paused. The caller ends with
-// Close.
-func StartWindows(ctx context.Context, cfg WindowsConfig, i *Image, s Side) (_ *Windows, err error) {
+// Close. A boot that fails is tried once more, as in a suspend: under emulation one in
+// some dozens hangs.
+func StartWindows(ctx context.Context, cfg WindowsConfig, i *Image, s Side) (*Windows, error) {
+	w, err := startWindows(ctx, cfg, i, s)
+	if err != nil && ctx.Err() == nil {
+		cfg.Log.Warn("a guest did not boot; trying once more", "side", s.Name, "err", err)
+		w, err = startWindows(ctx, cfg, i, s)
+	}
+	return w, err
+}
+
+func startWindows(ctx context.Context, cfg WindowsConfig, i *Image, s Side) (_ *Windows, err error) {
 	w := &Windows{Side: s, store: `S:\`, xchg: `X:\`}
 	defer func() {
 		if err != nil {
@@ -110,7 +120,7 @@ func StartWindows(ctx context.Context, cfg WindowsConfig, i *Image, s Side) (_ *
 		}
 	}()
 	dir := filepath.Join(cfg.Scratch, s.ID)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, windowsBoot)
