@@ -106,7 +106,7 @@ func MakeImage(ctx context.Context, cfg WindowsConfig) (*Image, error) {
 func StartWindows(ctx context.Context, cfg WindowsConfig, i *Image, s Side) (*Windows, error) {
 	w, err := startWindows(ctx, cfg, i, s)
 	if err != nil && ctx.Err() == nil {
-		cfg.Log.Warn("a guest did not boot; trying once more", "side", s.Name, "err", err)
+		cfg.Log.Error("a guest did not boot; trying once more", "side", s.Name, "err", err)
 		w, err = startWindows(ctx, cfg, i, s)
 	}
 	return w, err
