@@ -173,7 +173,7 @@ func write(r *report.Results, dir string, stdout io.Writer) error {
 	if err := r.WriteJSON(&data); err != nil {
 		return err
 	}
-	r.WriteSVG(&chart, "winvm beside what would be mounted instead")
+	r.WriteSVG(&chart, "How many times as good winvm is as what else could be mounted")
 	for name, b := range map[string]*bytes.Buffer{"bench.md": &table, "bench.json": &data, "bench.svg": &chart} {
 		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644); err != nil {
 			return err

@@ -90,8 +90,8 @@ func axis(w io.Writer, bottom int) {
 		}
 		text(w, int(x), bottom+14, "middle", `fill="#555"`, label)
 	}
-	text(w, chartLeft, bottom+28, "start", `fill="#555"`, "times as good: the other one is better")
-	text(w, chartLeft+chartWide, bottom+28, "end", `fill="#555"`, "winvm is better")
+	text(w, chartLeft, bottom+28, "start", `fill="#555"`, "← the other one is better")
+	text(w, chartLeft+chartWide, bottom+28, "end", `fill="#555"`, "winvm is better →")
 }
 
 // position is the place of a ratio on the axis.
