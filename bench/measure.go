@@ -102,7 +102,7 @@ func (m *measurement) measureOne(ctx context.Context, w workload, s lab.Side, sa
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(m.cfg.profiles, w.id+".pprof"), b, 0o644)
+	return os.WriteFile(filepath.Join(m.cfg.profiles, w.id+"-"+s.ID+".pprof"), b, 0o644)
 }
 
 // measureRaw is the yardstick: the same bytes, with no file system at all.

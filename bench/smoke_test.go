@@ -30,7 +30,7 @@ func TestSmoke(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cfg := &config{
-		filter: regexp.MustCompile(`/(ours|virtiofs|raw)$`), samples: 1, sizes: smokeSizes,
+		filter: regexp.MustCompile(`/(ours|ours-wire|virtiofs|raw)$`), samples: 1, sizes: smokeSizes,
 		kernel:   needs.Env(t, "WINVM_TEST_KERNEL", "a kernel for the controller VM; `make test` sets it"),
 		cacheDir: needs.Env(t, "WINVM_CACHE_DIR", "where root file systems are kept; `make test` sets it"),
 		log:      slog.New(slog.DiscardHandler), tell: t.Logf,
@@ -40,7 +40,7 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range r.Metrics {
-		sides := []string{"ours", "virtiofs"}
+		sides := []string{"ours", "ours-wire", "virtiofs"}
 		switch m.ID {
 		case "attach":
 			sides = sides[:1]

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"winvm/controlleragent/mounts"
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
 	"winvm/transport/virtioserial"
 )
 
@@ -58,7 +60,7 @@ func mountOurs(r work.Request) (work.Result, func() error, error) {
 func serveOurs(ctx context.Context, option string) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	s, closeLink, err := dialOurs(ctx)
+	s, closeLink, err := dialOurs(ctx, !strings.Contains(option, work.OptionWire))
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func serveOurs(ctx context.Context, option string) error {
 	err = attach(ctx, m, s)
 	if err == nil {
 		var profile bytes.Buffer
-		if option == work.OptionProfile {
+		if strings.Contains(option, work.OptionProfile) {
 			if err := pprof.StartCPUProfile(&profile); err != nil {
 				return err
 			}
@@ -89,7 +91,7 @@ func serveOurs(ctx context.Context, option string) error {
 		case <-s.Done():
 			err = s.Err()
 		}
-		if option == work.OptionProfile {
+		if strings.Contains(option, work.OptionProfile) {
 			pprof.StopCPUProfile()
 			err = errors.Join(err, os.WriteFile(filepath.Join(cfg.XchgDir, work.ProfileFile), profile.Bytes(), 0o644))
 		}
@@ -99,8 +101,8 @@ func serveOurs(ctx context.Context, option string) error {
 	return err
 }
 
-// dialOurs is the controller's end of a session.
-func dialOurs(ctx context.Context) (*mux.Session, func(), error) {
+// dialOurs is the controller's end of a session, with shared memory or without.
+func dialOurs(ctx context.Context, withLane bool) (*mux.Session, func(), error) {
 	ctx, cancel := context.WithTimeout(ctx, portPatience)
 	defer cancel()
 	path, err := virtioserial.Wait(ctx, "", work.PortOurs)
@@ -111,7 +113,13 @@ func dialOurs(ctx context.Context) (*mux.Session, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ep, err := mux.NewEndpoint(p, mux.Config{})
+	var lane *shm.Region
+	if withLane {
+		if lane, err = shm.Find(""); err != nil {
+			return nil, nil, errors.Join(err, p.Close())
+		}
+	}
+	ep, err := mux.NewEndpoint(p, mux.Config{Lane: lane})
 	if err != nil {
 		return nil, nil, errors.Join(err, p.Close())
 	}

@@ -17,9 +17,11 @@ import (
 	"winvm/bench/work"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/image/recipe"
+	"winvm/hostagent/pair"
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/vm"
 	"winvm/transport/mux"
+	"winvm/transport/shm"
 )
 
 // A Side is one way to have the files of the host in the controller VM.
@@ -33,6 +35,7 @@ type Side struct {
 // Sides are all there are. The first is ours.
 var Sides = []Side{
 	{"ours", "winvm", work.SideOurs, ""},
+	{"ours-wire", "winvm, wire alone", work.SideOurs, work.OptionWire},
 	{"9p-loose", "virtio-9p cache=loose", work.SideNinep, "loose"},
 	{"9p-none", "virtio-9p cache=none", work.SideNinep, "none"},
 	{"virtiofs", "virtiofsd cache=auto", work.SideVirtiofs, "auto"},
@@ -61,6 +64,7 @@ type Lab struct {
 	peers    peers
 	client   *work.Client
 	endpoint *mux.Endpoint
+	lane     *shm.Region   // of our side; unless it is asked to do without
 	raw      chan struct{} // closed when both raw ports have ended
 
 	mounted Side
@@ -94,14 +98,18 @@ func Start(ctx context.Context, cfg Config) (_ *Lab, err error) {
 		return nil, err
 	}
 	l.other = other
-	l.vm, err = vm.Start(ctx, vm.Config{Machine: m, Link: link, Logger: cfg.Log})
+	if l.lane, err = shm.Create(pair.LaneMiB << 20); err != nil {
+		return nil, errors.Join(err, link.Close())
+	}
+	m.Lane = &qemu.Lane{MiB: pair.LaneMiB}
+	l.vm, err = vm.Start(ctx, vm.Config{Machine: m, Link: link, Lane: l.lane.File(), Logger: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
 	control := l.vm.Port(work.PortControl)
 	l.client = work.NewClient(control, control)
 	go l.serveRaw()
-	if l.endpoint, err = mux.NewEndpoint(l.vm.Port(work.PortOurs), mux.Config{Logger: cfg.Log}); err != nil {
+	if l.endpoint, err = mux.NewEndpoint(l.vm.Port(work.PortOurs), mux.Config{Logger: cfg.Log, Lane: l.lane}); err != nil {
 		return nil, err
 	}
 	if _, err := l.do(ctx, bootLimit, work.Request{Job: work.Job{Kind: work.Walk, Path: "/winvm"}}); err != nil {
@@ -136,7 +144,7 @@ func (l *Lab) machine(ctx context.Context) (qemu.Machine, error) {
 		// virtiofsd reaches into the VM's memory, so that is a file of both.
 		Memory: qemu.Memory{MiB: memoryMiB, File: filepath.Join(l.cfg.Scratch, "memory"), Shared: true},
 		Kernel: l.cfg.Kernel, Initrd: filepath.Join(l.cfg.Scratch, "initrd"),
-		Append: "console=ttyS0 quiet panic=-1 no_timer_check",
+		Append: "console=ttyS0 quiet panic=-1 no_timer_check swiotlb=noforce",
 		Drives: []qemu.Drive{{ID: "root", File: a.Path(recipe.Root), Format: "raw", ReadOnly: true}},
 		NIC:    &qemu.NIC{MAC: "52:54:00:77:76:02"},
 		Ports:  []qemu.Port{{Name: work.PortOurs}, {Name: work.PortControl}, {Name: work.PortRaw}, {Name: work.PortRawLoad}, {Name: work.PortSFTP}},
@@ -220,6 +228,9 @@ func (l *Lab) Close() error {
 	}
 	for _, c := range l.peers.children {
 		c.end(syscall.SIGTERM)
+	}
+	if l.lane != nil {
+		err = errors.Join(err, l.lane.Close())
 	}
 	return err
 }

@@ -47,13 +47,14 @@ func (l *Lab) mount(ctx context.Context, s Side, dir string) (work.Result, error
 	switch s.Kind {
 	case work.SideOurs:
 		if l.cfg.Profile {
-			r.Option = work.OptionProfile
+			r.Option += work.OptionProfile
 		}
 		var err error
 		if l.ours, err = openOurs(ctx, dir, l.cfg.Log); err != nil {
 			return work.Result{}, err
 		}
-		go func() { serving <- l.ours.serve(ctx, l.endpoint, l.cfg.Log) }()
+		lane := s.Option != work.OptionWire
+		go func() { serving <- l.ours.serve(ctx, l.endpoint, lane, l.cfg.Log) }()
 	case work.SideSSHFS:
 		r.Option = dir
 		f, err := l.vm.Port(work.PortSFTP).File()

@@ -48,11 +48,16 @@ func openOurs(ctx context.Context, dir string, log *slog.Logger) (*ours, error) 
 	return o, nil
 }
 
-// serve dials the controller VM and serves until close.
-func (o *ours) serve(ctx context.Context, ep *mux.Endpoint, log *slog.Logger) error {
+// serve dials the controller VM and serves until close. lane says whether the session
+// has to have shared memory, or may not.
+func (o *ours) serve(ctx context.Context, ep *mux.Endpoint, lane bool, log *slog.Logger) error {
 	s, err := ep.Dial(ctx)
 	if err != nil {
 		return fmt.Errorf("no session: %w", err)
+	}
+	if (s.Lane() != nil) != lane {
+		s.Abort(io.EOF)
+		return fmt.Errorf("the session has shared memory: %v; wanted: %v", !lane, lane)
 	}
 	o.session, o.served = s, make(chan struct{})
 	go func() {

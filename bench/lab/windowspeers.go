@@ -75,6 +75,7 @@ func (w *Windows) startNinep(ctx context.Context, cfg WindowsConfig, i *Image, d
 	if err != nil {
 		return nil, err
 	}
+	c.Controller.Lane = nil // nobody would use it
 	p := peers{}
 	p.add9p(cfg.Dir)
 	if c.Controller.Binary, err = p.qemuIn(dir); err != nil {

@@ -14,6 +14,7 @@ const (
 	PortSFTP    = "bench.sftp"    // an sftp-server, when sshfs is mounted
 	PortOurs    = "winvm.rpc"
 
+	OptionWire    = "wire"    // of our side: without shared memory
 	OptionProfile = "profile" // of our side: its process leaves a CPU profile in xchg
 	ProfileFile   = "profile.pprof"
 
