@@ -200,6 +200,12 @@ func (h *handler) Guest(ctx context.Context, r agentrpc.GuestRequest) (agentrpc.
 
 func (h *handler) Sync(ctx context.Context) error { return h.mounts.Sync(ctx) }
 
+func (h *handler) Warm(ctx context.Context) (agentrpc.WarmResponse, error) {
+	begin := time.Now()
+	files, bytes, err := h.mounts.Warm(ctx)
+	return agentrpc.WarmResponse{Files: files, Bytes: bytes, Took: time.Since(begin)}, err
+}
+
 func (h *handler) Quiesce(context.Context) error {
 	h.mounts.Detach()
 	return nil

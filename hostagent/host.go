@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"winvm/hostagent/accel"
 	"winvm/hostagent/build"
@@ -14,6 +15,7 @@ import (
 	"winvm/hostagent/image"
 	"winvm/hostagent/image/recipe"
 	"winvm/hostagent/install"
+	"winvm/hostagent/manifest"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/rundir"
@@ -46,12 +48,40 @@ type CreateOptions struct {
 	Name, Guest     string
 	MemoryMiB, CPUs int
 	Rebuild         bool
-	NoLane          bool // a controller without shared memory
+	SuspendOptions
+}
+
+// SuspendOptions say what to change of an image when it is suspended.
+type SuspendOptions struct {
+	ControllerMiB int         // 0 = as it is
+	Warm          *image.Warm // nil = as it is
+	Cold          bool        // nothing is to be warm
+	NoLane        bool        // a controller that shares no memory with the host agent, for a QEMU that can't
+}
+
+// change is what the options make of an image's description.
+func (o *SuspendOptions) change(m *image.Meta) {
+	if o.ControllerMiB != 0 {
+		m.ControllerMiB = o.ControllerMiB
+	}
+	if o.Warm != nil || o.Cold {
+		m.Warm = o.Warm
+	}
+}
+
+// changes reports whether the options ask for something else than there is.
+func (o *SuspendOptions) changes(m image.Meta) bool {
+	after := m
+	o.change(&after)
+	return after.ControllerMemory() != m.ControllerMemory() || !reflect.DeepEqual(after.Warm, m.Warm)
 }
 
 // CreateImage installs and suspends. What is done already is not done again.
 func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, error) {
 	if err := image.CheckName(o.Name); err != nil {
+		return nil, err
+	}
+	if err := pair.CheckControllerMemory(o.ControllerMiB); err != nil {
 		return nil, err
 	}
 	if _, err := h.helpers(); err != nil { // before the long part
@@ -68,11 +98,11 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 	if err != nil {
 		return nil, err
 	}
-	if err := i.Check(version); err == nil && h.current(i) {
+	if err := i.Check(version); err == nil && h.current(i) && !o.changes(i.Meta) {
 		h.Report.Stage("done", "image %s is there and suspended already", i.Name)
 		return i, nil
 	}
-	return i, h.suspend(ctx, i, o.NoLane)
+	return i, h.suspend(ctx, i, o.SuspendOptions)
 }
 
 // current reports whether the image's state was made by this hostagent's helpers.
@@ -85,19 +115,21 @@ func (h *Host) current(i *image.Image) bool {
 	return true
 }
 
-// Suspend redoes stage 2 of an image. With noLane its controller has no memory that it
-// shares with the host agent, for a QEMU that can't do that.
-func (h *Host) Suspend(ctx context.Context, name string, noLane bool) (*image.Image, error) {
+// Suspend redoes stage 2 of an image.
+func (h *Host) Suspend(ctx context.Context, name string, o SuspendOptions) (*image.Image, error) {
+	if err := pair.CheckControllerMemory(o.ControllerMiB); err != nil {
+		return nil, err
+	}
 	i, err := h.Images().Load(name)
 	if err != nil {
 		return nil, err
 	}
-	return i, h.suspend(ctx, i, noLane)
+	return i, h.suspend(ctx, i, o)
 }
 
-func (h *Host) suspend(ctx context.Context, i *image.Image, noLane bool) error {
+func (h *Host) suspend(ctx context.Context, i *image.Image, o SuspendOptions) error {
 	lane := pair.LaneMiB
-	if noLane {
+	if o.NoLane {
 		lane = 0
 	}
 	helpers, err := h.helpers()
@@ -122,6 +154,7 @@ func (h *Host) suspend(ctx context.Context, i *image.Image, noLane bool) error {
 	err = suspend.Suspend(ctx, suspend.Config{
 		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel), LaneMiB: lane,
 		Agent: helpers[agentFile], Runner: helpers[runnerFile], Build: h.Version,
+		Change: o.change, Manifests: h.manifests(),
 		WorkDir: run.Path("work"), LogDir: logs, Report: h.Report, Log: h.Log,
 	})
 	if err == nil || ctx.Err() != nil {
@@ -163,5 +196,11 @@ func (h *Host) Build(ctx context.Context, c build.Config) (build.Result, error) 
 // complete fills in what all builds of this host have in common.
 func (h *Host) complete(c build.Config) build.Config {
 	c.StateDir, c.CacheDir, c.QEMU, c.Version, c.Report, c.Log = h.StateDir, h.CacheDir, h.QEMU, h.Version, h.Report, h.Log
+	c.Manifests = h.manifests()
 	return c
+}
+
+// manifests is where the metadata of Nix's store paths is kept.
+func (h *Host) manifests() *manifest.Cache {
+	return manifest.NewCache(filepath.Join(h.CacheDir, "manifests"))
 }

@@ -46,7 +46,7 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 		if err != nil {
 			return err
 		}
-		store, err := nixstore.Open(ctx, o.Store, paths, h.Log)
+		store, err := nixstore.Open(ctx, o.Store, paths, h.manifests(), h.Log)
 		if err != nil {
 			return err
 		}

@@ -21,13 +21,12 @@ var imageCommand = &cli.Command{
 			Name:      "create",
 			Usage:     "install and suspend a guest; does nothing if that is done already",
 			ArgsUsage: "NAME",
-			Flags: []cli.Flag{
+			Flags: append([]cli.Flag{
 				&cli.StringFlag{Name: "guest", Value: "wine", Usage: "guest `PROFILE`"},
 				&cli.IntFlag{Name: "memory", Usage: "`MIB` of the guest's memory (default: the profile's)"},
 				&cli.IntFlag{Name: "cpus", Usage: "`N` CPUs of the guest (default: the profile's)"},
 				&cli.BoolFlag{Name: "rebuild", Usage: "make the root file systems anew, from today's packages"},
-				noLaneFlag,
-			},
+			}, suspendFlags...),
 			Action: createImage,
 		},
 		{Name: "list", Usage: "list the images", Action: listImages},
@@ -46,8 +45,13 @@ func createImage(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	o, err := suspendOptions(c)
+	if err != nil {
+		return err
+	}
 	i, err := h.CreateImage(c.Context, hostagent.CreateOptions{
-		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"), NoLane: c.Bool("no-lane"),
+		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"),
+		SuspendOptions: o,
 	})
 	if err != nil {
 		return err

@@ -148,6 +148,7 @@ func (m *Mounts) Sync(ctx context.Context) error {
 		}
 	}
 	if m.now.Outputs != nil {
+		m.store.CloseOutputs()
 		errs = append(errs, m.now.Outputs.Sync(ctx))
 	}
 	if m.now.Xchg != nil {

@@ -71,15 +71,15 @@ func (h *handler) list(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 	if !st.Ok() {
 		return st
 	}
-	d := p.sec.meta.Entry(p.i)
-	if d.Kind != wire.KindDir {
+	if p.sec.meta.Kind(p.i) != wire.KindDir {
 		return fuse.ENOTDIR
 	}
+	first, count := p.sec.meta.Children(p.i)
 	if !treefs.AddDots(in.Offset, out, plus) {
 		return fuse.OK
 	}
-	for i := max(in.Offset, treefs.Dots) - treefs.Dots; i < uint64(d.Count); i++ {
-		child := d.First + uint32(i)
+	for i := max(in.Offset, treefs.Dots) - treefs.Dots; i < uint64(count); i++ {
+		child := first + uint32(i)
 		if eo, ok := add(p.sec, child, p.sec.meta.Name(child), i+treefs.Dots+1, out, plus); !ok {
 			break
 		} else if eo != nil {
@@ -91,8 +91,8 @@ func (h *handler) list(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 
 // add puts one entry into out; with plus its attributes are to be filled in.
 func add(sec *section, i uint32, name string, next uint64, out *fuse.DirEntryList, plus bool) (*fuse.EntryOut, bool) {
-	e := sec.meta.Entry(i)
-	de := fuse.DirEntry{Name: name, Mode: modeOf(&e), Ino: sec.base + uint64(i), Off: next}
+	kind, exec, _ := sec.meta.Attr(i)
+	de := fuse.DirEntry{Name: name, Mode: modeOf(kind, exec), Ino: sec.base + uint64(i), Off: next}
 	if !plus {
 		return nil, out.AddDirEntry(de)
 	}

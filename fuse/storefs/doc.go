@@ -25,10 +25,19 @@
 // in the next session that has it, also after a VM was suspended and revived. The
 // nodeid is the inode number too. Nodes of outputs have bit 62 set in both.
 //
-// The hash covers metadata; whether it changes when a file's bytes do and its size
-// does not is the host side's affair. Unless Config.KeepContents says that it does,
-// contents that were read in one session are dropped from the kernel's cache at the
-// next. Within a session a file that changed underneath is EIO.
+// The hash covers, of each file, a number that is another one whenever its bytes may
+// be (wire.Entry.Content). So contents too stay in the kernel's cache from one session
+// to the next that has the section. A file that changed underneath within a session
+// is EIO where it has to be read; what the kernel has of it stays what it was.
+//
+// # Reading ahead
+//
+// Files of up to 64 KiB are fetched in batches before they are asked for, once two files
+// that lie near each other have been read (ahead, stream). What comes is put into the
+// kernel's cache; what the kernel doesn't know yet, at most 32 MiB, waits here. It ends
+// with the session. A file that can't be had in a batch is read by itself when a program
+// comes to it, and gets its own error. Nothing is put into the kernel's cache that a
+// request waits for: its pages are locked until it is answered.
 //
 // # Sessions
 //
@@ -44,9 +53,14 @@
 // # Writing
 //
 // Everything but the outputs is EROFS. Which outputs there can be is for the host
-// to say. With Config.ReadOnly there are none: the mount is read-only, and the
-// kernel doesn't ask to open files and directories, which saves a round trip to this
-// process each.
+// to say. With Config.ReadOnly there are none, and the mount is read-only.
+//
+// The kernel doesn't ask to open and release files, which would cost two requests to
+// this process each time. It can't be told so for some of a mount's files only, so the
+// outputs' files are opened on the host when they are used, and kept open until the
+// kernel forgets them or there are too many (handles). A file's creator can go on writing
+// it whatever mode it gave it. Root's open for writing of what is EROFS succeeds, and its
+// writes fail.
 //
 // # Names without case
 //
@@ -55,12 +69,13 @@
 //
 // # Locks
 //
-// FS.change is held by SetSession throughout, and no request takes it. registry.mu
-// and section.mu are leaves, held for moments (section.mu while a directory's index is
-// made). A session, once in place, doesn't change. Two rules keep what a request of
-// a former session does from outliving it: a request first notes what the kernel is going
-// to know (section.shown, section.read) and then looks whether its session is over;
-// SetSession first ends the session and then collects what was noted.
+// FS.change is held by SetSession throughout, and no request takes it. ahead.mu comes
+// before section.mu. registry.mu, section.mu and handles.mu are leaves, held for moments
+// (section.mu while a directory's index is made). A session, once in place, doesn't
+// change. Two rules keep what a request of a former session does from outliving it: a
+// request first notes what the kernel is going to know (section.shown) and then looks
+// whether its session is over; SetSession first ends the session and then collects what
+// was noted.
 //
 // Notifications go out with FS.change alone held, after the next session is in
 // place, so that requests in the kernel that wait for it, with the root's lock held,

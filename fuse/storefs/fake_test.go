@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -24,7 +25,9 @@ type dirStore struct {
 	paths    [][]string // by section and entry
 
 	lists, fetches, reads atomic.Int64
-	hang                  atomic.Bool // reads end with their context only
+	batches, batched      atomic.Int64 // requests, and files in them
+	fetched               atomic.Int64 // bytes of metadata
+	hang, hangBatches     atomic.Bool  // reads end with their context only
 }
 
 var _ fsrpc.Store = (*dirStore)(nil)
@@ -71,13 +74,30 @@ func (s *dirStore) add(t testing.TB, name, path string) {
 	s.paths = append(s.paths, paths)
 }
 
+// contentOf is a digest of a file's bytes, if it is one.
+func contentOf(t testing.TB, path string, st os.FileInfo) uint64 {
+	t.Helper()
+	if !st.Mode().IsRegular() {
+		return 0
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
 func entryOf(t testing.TB, name, path string, parent uint32) wire.Entry {
 	t.Helper()
 	st, err := os.Lstat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := wire.Entry{Name: name, Parent: parent, Kind: wire.KindFile, Size: uint64(st.Size()), Exec: st.Mode()&0o100 != 0}
+	e := wire.Entry{
+		Name: name, Parent: parent, Kind: wire.KindFile, Size: uint64(st.Size()), Exec: st.Mode()&0o100 != 0,
+		Content: contentOf(t, path, st),
+	}
 	switch {
 	case st.IsDir():
 		e = wire.Entry{Name: name, Parent: parent, Kind: wire.KindDir}
@@ -98,7 +118,12 @@ func (s *dirStore) Sections(_ context.Context, first uint32, limit int) ([]fsrpc
 
 func (s *dirStore) Metadata(_ context.Context, section uint32, off uint64, buf []byte) (int, error) {
 	s.fetches.Add(1)
-	return bytes.NewReader(s.metas[section]).ReadAt(buf, int64(off))
+	n, err := bytes.NewReader(bytes.Join(s.metas[section:], nil)).ReadAt(buf, int64(off))
+	s.fetched.Add(int64(n))
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
 }
 
 func (s *dirStore) Read(ctx context.Context, section, entry uint32, off uint64, buf []byte) (int, error) {
@@ -120,4 +145,27 @@ func (s *dirStore) Read(ctx context.Context, section, entry uint32, off uint64, 
 		return 0, syscall.EIO
 	}
 	return n, nil
+}
+
+func (s *dirStore) ReadBatch(ctx context.Context, files []fsrpc.FileID, buf []byte) ([]fsrpc.BatchFile, error) {
+	s.batches.Add(1)
+	s.batched.Add(int64(len(files)))
+	if s.hang.Load() || s.hangBatches.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	out := make([]fsrpc.BatchFile, len(files))
+	for i, f := range files {
+		b, err := os.ReadFile(s.paths[f.Section][f.Entry])
+		switch meta, _ := wire.DecodeSection(s.metas[f.Section]); {
+		case err != nil || uint64(len(b)) != meta.Size(f.Entry):
+			out[i].Err = syscall.EIO
+		case len(b) > len(buf):
+			out[i].Err = syscall.EFBIG
+		default:
+			out[i].N = copy(buf, b)
+			buf = buf[len(b):]
+		}
+	}
+	return out, nil
 }

@@ -19,7 +19,7 @@ const (
 	metaPiece = fsrpc.MaxData // bytes of metadata asked for at once
 	inFlight  = 8             // requests for metadata at the same time
 	perEntry  = 32            // bytes of metadata at least, see package wire
-	header    = len("WVSECT1\n") + 8
+	header    = len("WVSECT2\n") + 8
 )
 
 // ErrBadSection is what SetSession's error wraps if the host's list or metadata
@@ -104,15 +104,8 @@ func (fs *FS) metadata(ctx context.Context, store fsrpc.Store, list []fsrpc.Sect
 	fetched := make([]*wire.Section, len(list))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
-	for i := range list {
-		if _, ok := metas[list[i].Hash]; ok {
-			continue
-		}
-		metas[list[i].Hash] = nil
-		g.Go(func() (err error) {
-			fetched[i], err = f.fetch(gctx, uint32(i), &list[i])
-			return err
-		})
+	for _, r := range missing(list, metas) {
+		g.Go(func() error { return f.run(gctx, list, r, fetched) })
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
@@ -125,28 +118,70 @@ func (fs *FS) metadata(ctx context.Context, store fsrpc.Store, list []fsrpc.Sect
 	return metas, nil
 }
 
+// A run is sections that follow each other and are fetched together.
+type run struct {
+	first, n int
+	size     uint64
+}
+
+// missing returns what isn't held: small sections that follow each other as one run,
+// as long as that is one request, large ones each by itself.
+func missing(list []fsrpc.Section, held map[[32]byte]*wire.Section) (runs []run) {
+	seen := map[[32]byte]bool{}
+	for i := range list {
+		s := &list[i]
+		if held[s.Hash] != nil || seen[s.Hash] {
+			continue
+		}
+		seen[s.Hash] = true
+		if k := len(runs) - 1; k >= 0 && runs[k].first+runs[k].n == i && runs[k].size+s.Size <= metaPiece {
+			runs[k].n++
+			runs[k].size += s.Size
+			continue
+		}
+		runs = append(runs, run{i, 1, s.Size})
+	}
+	return runs
+}
+
 // A fetcher fetches sections side by side, with a bounded number of requests.
 type fetcher struct {
 	store fsrpc.Store
 	slots chan struct{}
 }
 
-func (f *fetcher) fetch(ctx context.Context, ordinal uint32, s *fsrpc.Section) (*wire.Section, error) {
-	buf := make([]byte, s.Size)
+// run fetches a run of sections into their places.
+func (f *fetcher) run(ctx context.Context, list []fsrpc.Section, r run, into []*wire.Section) error {
+	buf := make([]byte, r.size)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
 	for off := 0; off < len(buf); off += metaPiece {
 		g.Go(func() error {
-			return f.piece(gctx, ordinal, uint64(off), buf[off:min(len(buf), off+metaPiece)])
+			return f.piece(gctx, uint32(r.first), uint64(off), buf[off:min(len(buf), off+metaPiece)])
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("fetch the metadata of %s: %w", s.Name, err)
+		return fmt.Errorf("fetch the metadata of %s: %w", list[r.first].Name, err)
 	}
-	if sum := sha256.Sum256(buf); !bytes.Equal(sum[:], s.Hash[:]) {
+	for i := r.first; i < r.first+r.n; i++ {
+		enc := buf[:list[i].Size]
+		buf = buf[list[i].Size:]
+		if r.n > 1 { // each is held as long as it is used, and no longer
+			enc = bytes.Clone(enc)
+		}
+		var err error
+		if into[i], err = decode(&list[i], enc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decode(s *fsrpc.Section, enc []byte) (*wire.Section, error) {
+	if sum := sha256.Sum256(enc); sum != s.Hash {
 		return nil, badSection(s.Name, "SHA-256 is %x, %x announced", sum, s.Hash)
 	}
-	meta, err := wire.DecodeSection(buf)
+	meta, err := wire.DecodeSection(enc)
 	if err != nil {
 		return nil, badSection(s.Name, "%v", err)
 	}

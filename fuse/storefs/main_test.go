@@ -3,6 +3,7 @@ package storefs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,16 @@ import (
 	"winvm/transport/needs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == scaleArg {
+		if err := scaleMount(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // makeTree makes the files given as path, content in a new directory. A path that
 // ends in "/" is a directory, a content that begins with "->" a link's target, one

@@ -23,12 +23,13 @@ type handler struct {
 	fuse.RawFileSystem // ENOSYS for what isn't supported
 	fs                 *FS
 	out                *treefs.FS
+	open               handles // files of outputs
 }
 
 var _ fuse.RawFileSystem = (*handler)(nil)
 
 func newHandler(fs *FS) *handler {
-	return &handler{fuse.NewDefaultRawFileSystem(), fs, fs.outputs}
+	return &handler{RawFileSystem: fuse.NewDefaultRawFileSystem(), fs: fs, out: fs.outputs, open: handles{out: fs.outputs}}
 }
 
 // String implements fuse.RawFileSystem.
@@ -124,27 +125,22 @@ func fillEntry(sec *section, i uint32, out *fuse.EntryOut) {
 
 // fillAttr fills in attributes as Nix gives them to store paths.
 func fillAttr(sec *section, i uint32, out *fuse.Attr) {
-	e := sec.meta.Entry(i)
-	*out = fuse.Attr{Ino: sec.base + uint64(i), Nlink: 1, Mtime: 1, Atime: 1, Ctime: 1, Blksize: blockSize}
-	out.Mode = modeOf(&e)
-	switch e.Kind {
-	case wire.KindDir:
-		out.Size = dirSize
-	case wire.KindFile:
-		out.Size = e.Size
-	case wire.KindSymlink:
-		out.Size = uint64(len(e.Target))
+	kind, exec, size := sec.meta.Attr(i)
+	if kind == wire.KindDir {
+		size = dirSize
 	}
+	*out = fuse.Attr{Ino: sec.base + uint64(i), Nlink: 1, Mtime: 1, Atime: 1, Ctime: 1, Blksize: blockSize, Size: size}
+	out.Mode = modeOf(kind, exec)
 	out.Blocks = (out.Size + 511) / 512
 }
 
-func modeOf(e *wire.Entry) uint32 {
+func modeOf(kind wire.Kind, exec bool) uint32 {
 	switch {
-	case e.Kind == wire.KindDir:
+	case kind == wire.KindDir:
 		return unix.S_IFDIR | 0o555
-	case e.Kind == wire.KindSymlink:
+	case kind == wire.KindSymlink:
 		return unix.S_IFLNK | 0o777
-	case e.Exec:
+	case exec:
 		return unix.S_IFREG | 0o555
 	}
 	return unix.S_IFREG | 0o444
@@ -197,50 +193,64 @@ func (h *handler) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, f
 	return []byte(e.Target), fuse.OK
 }
 
-// Open implements fuse.RawFileSystem. A file of a section has no handle; if there
-// are no outputs either, the kernel need not ask again.
-func (h *handler) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	switch {
-	case isOutput(in.NodeId):
-		return h.out.Open(cancel, in, out)
-	case in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0:
-		return fuse.EROFS
-	case h.fs.cfg.ReadOnly:
-		return fuse.ENOSYS
-	}
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
-	return fuse.OK
-}
+// Open implements fuse.RawFileSystem: the kernel need not ask. An open and a release
+// would cost as much as all else of reading a small file. The files of outputs, in the
+// same mount, are opened when they are used.
+func (h *handler) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
 
 // Read implements fuse.RawFileSystem.
 func (h *handler) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	if isOutput(in.NodeId) {
+		f, st := h.open.take(cancel, &in.InHeader, unix.O_RDONLY)
+		if !st.Ok() {
+			return nil, st
+		}
+		defer h.open.put(f)
+		in.Fh = f.fh
 		return h.out.Read(cancel, in, buf)
 	}
 	p, st := h.at(cancel, in.NodeId)
 	if !st.Ok() {
 		return nil, st
 	}
-	e := p.sec.meta.Entry(p.i)
-	if e.Kind != wire.KindFile {
+	if p.sec.meta.Kind(p.i) != wire.KindFile {
 		return nil, fuse.EINVAL
 	}
-	if in.Offset >= e.Size {
+	size := p.sec.meta.Size(p.i)
+	if in.Offset >= size {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
-	buf = buf[:min(uint64(len(buf)), e.Size-in.Offset)]
-	if !h.fs.cfg.KeepContents {
-		p.sec.noteRead(p.i)
+	buf = buf[:min(uint64(len(buf)), size-in.Offset)]
+	if size > smallFile {
+		return h.read(p, in.Offset, buf)
 	}
-	n, err := p.s.store.Read(p.s.ctx, p.s.ordinals[p.sec.base], p.i, in.Offset, buf)
+	if data, ok, st := p.s.ahead.take(cancel, p, in.Offset, len(buf)); !st.Ok() {
+		return nil, st
+	} else if ok {
+		return fuse.ReadResultData(data), fuse.OK
+	}
+	if in.Offset == 0 && p.sec.wasRead(p.i) {
+		p.sec.noteDropped()
+	}
+	res, st := h.read(p, in.Offset, buf)
+	if st.Ok() && in.Offset == 0 {
+		p.sec.noteRead(p.i)
+		p.s.ahead.missed(p)
+	}
+	return res, st
+}
+
+// read reads from a file of the store.
+func (h *handler) read(p place, off uint64, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, err := p.s.store.Read(p.s.ctx, p.s.ordinals[p.sec.base], p.i, off, buf)
 	switch {
 	case p.s.over():
 		return nil, fuse.EIO
 	case err != nil:
-		h.fs.cfg.Logger.Warn("storefs: read failed", "path", p.sec.path(p.i), "offset", in.Offset, "err", err)
+		h.fs.cfg.Logger.Warn("storefs: read failed", "path", p.sec.path(p.i), "offset", off, "err", err)
 		return nil, treefs.Status(err)
 	case n != len(buf):
-		h.fs.cfg.Logger.Error("storefs: file is shorter than announced", "path", p.sec.path(p.i), "offset", in.Offset+uint64(n))
+		h.fs.cfg.Logger.Error("storefs: file is shorter than announced", "path", p.sec.path(p.i), "offset", off+uint64(n))
 		return nil, fuse.EIO
 	}
 	return fuse.ReadResultData(buf), fuse.OK
@@ -260,13 +270,19 @@ func (s *section) path(i uint32) string {
 // Lseek implements fuse.RawFileSystem: files of sections have no holes.
 func (h *handler) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	if isOutput(in.NodeId) {
+		f, st := h.open.any(cancel, &in.InHeader)
+		if !st.Ok() {
+			return st
+		}
+		defer h.open.put(f)
+		in.Fh = f.fh
 		return h.out.Lseek(cancel, in, out)
 	}
 	p, st := h.at(cancel, in.NodeId)
 	if !st.Ok() {
 		return st
 	}
-	size := p.sec.meta.Entry(p.i).Size
+	size := p.sec.meta.Size(p.i)
 	if in.Offset >= size {
 		return fuse.Status(syscall.ENXIO)
 	}

@@ -33,10 +33,10 @@ type section struct {
 
 	mu    sync.Mutex
 	folds map[uint32]*foldIndex // of directories that were asked for a real name
-	read  []uint64              // bit i: the kernel may have contents of entry i
+	read  []uint64              // bit i: the kernel was given the contents of entry i
 }
 
-// noteRead notes that the kernel is about to get contents of entry i.
+// noteRead notes that the kernel has the contents of entry i.
 func (s *section) noteRead(i uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,21 +46,20 @@ func (s *section) noteRead(i uint32) {
 	s.read[i/64] |= 1 << (i % 64)
 }
 
-// takeRead returns the nodeids of which the kernel may have contents, and forgets
-// that it may.
-func (s *section) takeRead() (nodeids []uint64) {
+// wasRead tells whether the kernel was given the contents of entry i. It may have
+// dropped them.
+func (s *section) wasRead(i uint32) bool {
 	s.mu.Lock()
-	read := s.read
+	defer s.mu.Unlock()
+	return s.read != nil && s.read[i/64]>>(i%64)&1 != 0
+}
+
+// noteDropped notes that the kernel asks for contents that it was given: as it needs
+// memory, others are as likely to be gone.
+func (s *section) noteDropped() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.read = nil
-	s.mu.Unlock()
-	for w, bits := range read {
-		for b := range 64 {
-			if bits>>b&1 != 0 {
-				nodeids = append(nodeids, s.base+uint64(w*64+b))
-			}
-		}
-	}
-	return nodeids
 }
 
 // A registry holds the sections of this session and former ones.

@@ -9,26 +9,28 @@ import (
 )
 
 // A session is one Store's time. Once in place nothing in it changes, but for the
-// index of names, which is made when first needed.
+// index of names, which is made when first needed, and what is read ahead.
 type session struct {
 	seq      uint64
 	store    fsrpc.Store
 	outputs  bool              // there is a Tree for other names
 	sections []*section        // by ordinal, which is by name
 	ordinals map[uint64]uint32 // by base
-	ctx      context.Context   // of every request
+	ahead    *ahead
+	ctx      context.Context // of every request
 	cancel   context.CancelFunc
 
 	foldOnce sync.Once
 	fold     *foldIndex
 }
 
-func newSession(seq uint64, store fsrpc.Store, outputs bool, sections []*section) *session {
+func newSession(fs *FS, seq uint64, store fsrpc.Store, outputs bool, sections []*section) *session {
 	s := &session{seq: seq, store: store, outputs: outputs, sections: sections, ordinals: make(map[uint64]uint32, len(sections))}
 	for i, sec := range sections {
 		s.ordinals[sec.base] = uint32(i)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ahead = newAhead(fs, s)
 	return s
 }
 

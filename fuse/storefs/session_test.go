@@ -43,10 +43,9 @@ func TestSessionReplaced(t *testing.T) {
 		_ = unix.Stat(p("both/f"), &before)
 
 		m.ClearSession()
-		fetched := two.fetches.Load()
 		setSession(t, m, two, nil)
-		if n := two.fetches.Load() - fetched; n != 2 {
-			t.Errorf("%d sections fetched, want 2: one is held", n)
+		if n, want := two.fetched.Load(), int64(len(two.metas[1])+len(two.metas[2])); n != want || two.fetches.Load() != 1 {
+			t.Errorf("%d bytes fetched in %d requests, want %d in one: the first of three sections is held", n, two.fetches.Load(), want)
 		}
 		wantList(t, list, "both changed only-b")
 		wantRead(t, p("both/f"), "same")
@@ -99,32 +98,37 @@ func TestOutputsReplaced(t *testing.T) {
 	}
 }
 
-// A file whose bytes changed but not its size is read anew in the next session,
-// unless the host vouches for its hashes.
-func TestContentsDropped(t *testing.T) {
-	for _, keep := range []bool{false, true} {
-		dir := makeTree(t, "p/f", "old", "p/g", "unread")
-		store := newStore(t, dir, "p")
-		m := newMount(t, storefs.Config{KeepContents: keep})
-		setSession(t, m, store, nil)
-		f := filepath.Join(m.Dir(), "p/f")
-		wantRead(t, f, "old")
-		if err := os.WriteFile(filepath.Join(dir, "p/f"), []byte("new"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		wantRead(t, f, "old") // from the kernel's cache: within a session it is frozen
-		setSession(t, m, store, nil)
-		if keep {
-			wantRead(t, f, "old")
-		} else {
-			wantRead(t, f, "new")
-		}
+// A file whose bytes changed but not its size is read anew in the next session, and
+// only then; what didn't change stays in the kernel's cache from session to session.
+func TestContentsKept(t *testing.T) {
+	dir := makeTree(t, "p/f", "old", "q/g", "same")
+	m := newMount(t, storefs.Config{})
+	first := newStore(t, dir, "p", "q")
+	setSession(t, m, first, nil)
+	f, g := filepath.Join(m.Dir(), "p/f"), filepath.Join(m.Dir(), "q/g")
+	wantRead(t, f, "old")
+	wantRead(t, g, "same")
+	if err := os.WriteFile(filepath.Join(dir, "p/f"), []byte("new"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantRead(t, f, "old") // within a session it is frozen
+	second := newStore(t, dir, "p", "q")
+	setSession(t, m, second, nil)
+	wantRead(t, g, "same")
+	if n := second.reads.Load(); n != 0 {
+		t.Errorf("%d reads of what was read before", n)
+	}
+	wantRead(t, f, "new")
+	setSession(t, m, first, nil)
+	wantRead(t, g, "same")
+	if n := first.reads.Load(); n != 2 {
+		t.Errorf("%d reads in the sessions of the first store, want 2", n)
 	}
 }
 
-// Two store paths with equal metadata are two.
+// Two store paths with equal metadata are two, though it is fetched once.
 func TestEqualMetadata(t *testing.T) {
-	dir := makeTree(t, "a", "1", "b", "2")
+	dir := makeTree(t, "a", "1", "b", "1")
 	store := newStore(t, dir, "a", "b")
 	if store.sections[0].Hash != store.sections[1].Hash {
 		t.Fatal("hashes differ")
@@ -135,7 +139,10 @@ func TestEqualMetadata(t *testing.T) {
 		t.Errorf("%d fetches", n)
 	}
 	wantRead(t, filepath.Join(m.Dir(), "a"), "1")
-	wantRead(t, filepath.Join(m.Dir(), "b"), "2")
+	wantRead(t, filepath.Join(m.Dir(), "b"), "1")
+	if n := store.reads.Load(); n != 2 {
+		t.Errorf("%d reads of two files", n)
+	}
 }
 
 // Old sections go when they take too much memory; nothing stale is left of them.

@@ -25,10 +25,6 @@ type Config struct {
 	AllowOther bool
 	// ReadOnly means that there never are outputs.
 	ReadOnly bool
-	// KeepContents keeps contents in the kernel's cache from one session to the
-	// next that has the same section. It is right only if the host's hashes change
-	// whenever a file's bytes do.
-	KeepContents bool
 	// Grace is how long requests wait while there is no session; 0 is ten seconds.
 	Grace time.Duration
 	// MaxCachedBytes is how much metadata is held of sections that the session
@@ -68,8 +64,11 @@ type FS struct {
 	cfg      Config
 	mount    *mount.Mount
 	outputs  *treefs.FS
+	handler  *handler
 	sections registry
 	cur      treefs.Slot[session]
+
+	work sync.WaitGroup // what reads ahead
 
 	change sync.Mutex // held by SetSession; no request takes it
 	seq    uint64
@@ -83,9 +82,11 @@ func Mount(dir string, cfg Config) (*FS, error) {
 		UID: cfg.UID, GID: cfg.GID, Grace: cfg.Grace, Tag: outputTag, Logger: cfg.Logger,
 	})
 	// Attributes come with every listing: they cost nothing here.
-	const capabilities = treefs.Capabilities &^ fuse.CAP_READDIRPLUS_AUTO
+	// O_TRUNC must come as a truncation: there is no open that could do it.
+	const capabilities = treefs.Capabilities &^ (fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ATOMIC_O_TRUNC)
 	var err error
-	fs.mount, err = mount.New(dir, newHandler(fs), mount.Options{
+	fs.handler = newHandler(fs)
+	fs.mount, err = mount.New(dir, fs.handler, mount.Options{
 		Source: cfg.Source, ReadOnly: cfg.ReadOnly, AllowOther: cfg.AllowOther, CacheSymlinks: true,
 		Capabilities: capabilities, ReadAhead: cfg.ReadAhead, Cut: fs.cut, Logger: cfg.Logger,
 	})
@@ -114,8 +115,9 @@ func (fs *FS) SetSession(ctx context.Context, store fsrpc.Store, outputs fsrpc.T
 		return fmt.Errorf("store session: %w", err)
 	}
 	fs.seq++
-	s := newSession(fs.seq, store, outputs != nil, sections)
+	s := newSession(fs, fs.seq, store, outputs != nil, sections)
 	end(fs.cur.Swap(s))
+	fs.handler.open.close()
 	fs.invalidate(s, fs.outputs.Swap(outputs))
 	fs.sections.used(sections, s.seq, fs.cfg.MaxCachedBytes)
 	return nil
@@ -123,20 +125,12 @@ func (fs *FS) SetSession(ctx context.Context, store fsrpc.Store, outputs fsrpc.T
 
 // invalidate makes the kernel forget what isn't true in session s any more.
 func (fs *FS) invalidate(s *session, names []string) {
-	server := fs.mount.Server()
-	var contents []uint64
 	for _, sec := range fs.sections.all() {
 		if !s.has(sec) && sec.shown.Swap(false) {
 			names = append(names, sec.key.name)
 		}
-		if !fs.cfg.KeepContents {
-			contents = append(contents, sec.takeRead()...)
-		}
 	}
-	treefs.Invalidate(server, names)
-	for _, nodeid := range contents {
-		server.InodeNotify(nodeid, 0, 0)
-	}
+	treefs.Invalidate(fs.mount.Server(), names)
 }
 
 // ClearSession ends the session: requests in progress fail, later ones wait for
@@ -145,6 +139,10 @@ func (fs *FS) ClearSession() {
 	end(fs.cur.Swap(nil))
 	fs.outputs.End()
 }
+
+// CloseOutputs closes the outputs' files on the host: only then are errors known that
+// a close there tells. It is for the time when no program writes any more.
+func (fs *FS) CloseOutputs() { fs.handler.open.close() }
 
 // cut ends every request in progress, and lets none wait any more.
 func (fs *FS) cut() {
@@ -172,5 +170,6 @@ func (fs *FS) Close(ctx context.Context) error {
 	err := fs.mount.Close(ctx)
 	fs.outputs.Close()
 	fs.cut()
+	fs.work.Wait()
 	return err
 }

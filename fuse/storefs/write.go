@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // mayChange tells whether names in a directory can change: OK in outputs, and in
@@ -33,6 +34,7 @@ func (h *handler) mayMake(cancel <-chan struct{}, dir uint64, name string) fuse.
 // Forget implements fuse.RawFileSystem. Sections need no references.
 func (h *handler) Forget(nodeid, count uint64) {
 	if isOutput(nodeid) {
+		h.open.forget(nodeid)
 		h.out.Forget(nodeid, count)
 	}
 }
@@ -41,6 +43,12 @@ func (h *handler) Forget(nodeid, count uint64) {
 func (h *handler) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if !isOutput(in.NodeId) {
 		return fuse.EROFS
+	}
+	if _, ok := in.GetFh(); ok { // by a descriptor, which may allow more than the mode does
+		if f := h.open.have(in.NodeId, unix.O_WRONLY); f != nil {
+			defer h.open.put(f)
+			in.Fh = f.fh
+		}
 	}
 	return h.out.SetAttr(cancel, in, out)
 }
@@ -85,7 +93,12 @@ func (h *handler) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string,
 	if st := h.mayMake(cancel, in.NodeId, name); !st.Ok() {
 		return st
 	}
-	return h.out.Create(cancel, in, name, out)
+	st := h.out.Create(cancel, in, name, out)
+	if st.Ok() {
+		h.open.put(h.open.add(out.NodeId, out.Fh, in.Flags))
+		out.Fh = 0
+	}
+	return st
 }
 
 // Unlink implements fuse.RawFileSystem.
@@ -120,6 +133,12 @@ func (h *handler) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 	if !isOutput(in.NodeId) {
 		return 0, fuse.EROFS
 	}
+	f, st := h.open.take(cancel, &in.InHeader, unix.O_WRONLY|in.Flags&writeFlags)
+	if !st.Ok() {
+		return 0, st
+	}
+	defer h.open.put(f)
+	in.Fh = f.fh
 	return h.out.Write(cancel, in, data)
 }
 
@@ -128,6 +147,12 @@ func (h *handler) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.S
 	if !isOutput(in.NodeId) {
 		return fuse.EROFS
 	}
+	f, st := h.open.take(cancel, &in.InHeader, unix.O_WRONLY)
+	if !st.Ok() {
+		return st
+	}
+	defer h.open.put(f)
+	in.Fh = f.fh
 	return h.out.Fallocate(cancel, in)
 }
 
@@ -141,22 +166,33 @@ func (h *handler) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if !isOutput(in.NodeId) {
 		return fuse.OK
 	}
+	f, st := h.open.any(cancel, &in.InHeader)
+	if !st.Ok() {
+		return st
+	}
+	defer h.open.put(f)
+	in.Fh = f.fh
 	return h.out.Fsync(cancel, in)
 }
 
-// Release implements fuse.RawFileSystem.
-func (h *handler) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
-	if isOutput(in.NodeId) {
-		h.out.Release(cancel, in)
-	}
-}
+// Release implements fuse.RawFileSystem. A file that was created before the kernel
+// first tried to open one is released; what is open doesn't depend on it.
+func (h *handler) Release(<-chan struct{}, *fuse.ReleaseIn) {}
 
 // SetXAttr implements fuse.RawFileSystem.
-func (h *handler) SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.Status {
-	return fuse.Status(syscall.EOPNOTSUPP)
+func (h *handler) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, _ string, _ []byte) fuse.Status {
+	return xattrStatus(in.NodeId)
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
-func (h *handler) RemoveXAttr(<-chan struct{}, *fuse.InHeader, string) fuse.Status {
-	return fuse.Status(syscall.EOPNOTSUPP)
+func (h *handler) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, _ string) fuse.Status {
+	return xattrStatus(in.NodeId)
+}
+
+// xattrStatus: outputs have no extended attributes, and nothing else can be written.
+func xattrStatus(nodeid uint64) fuse.Status {
+	if isOutput(nodeid) {
+		return fuse.Status(syscall.EOPNOTSUPP)
+	}
+	return fuse.EROFS
 }

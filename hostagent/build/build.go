@@ -183,7 +183,7 @@ func (b *build) prepare(ctx context.Context) error {
 	if b.profile, err = guest.Find(b.image.Guest); err != nil {
 		return err
 	}
-	inputs, err := absolute(b.Inputs)
+	inputs, err := AbsoluteInputs(b.Inputs)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (b *build) scanAndRevive(ctx context.Context) error {
 
 func (b *build) scan(ctx context.Context) (err error) {
 	defer b.Timeline.Begin("closure's metadata")()
-	if b.store, err = nixstore.Open(ctx, b.StoreDir, b.closure, b.Log); err != nil {
+	if b.store, err = nixstore.Open(ctx, b.StoreDir, b.closure, b.Manifests, b.Log); err != nil {
 		return err
 	}
 	if err := checkClash(b.outName(), b.store.Names()); err != nil {
@@ -374,6 +374,7 @@ func (b *build) cleanUp() error {
 		}
 	}
 	if b.store != nil {
+		b.result.Store = b.store.Stats()
 		errs = append(errs, b.store.Close())
 	}
 	if b.run == nil {

@@ -23,13 +23,14 @@ type Config struct {
 	QEMU     string // binary
 	Version  string // of this program, told to the controller agent
 
-	StoreDir string   // "" = /nix/store
-	Inputs   []string // empty = all of StoreDir
-	Out      string   // "" = outputs are thrown away
-	Xchg     string   // "" = a directory of the build's own
-	Env      []string // K=V or K
-	Dir      string   // in the guest; "" = the profile's
-	Args     []string
+	StoreDir  string          // "" = /nix/store
+	Manifests *manifest.Cache // of store paths; nil = none
+	Inputs    []string        // empty = all of StoreDir
+	Out       string          // "" = outputs are thrown away
+	Xchg      string          // "" = a directory of the build's own
+	Env       []string        // K=V or K
+	Dir       string          // in the guest; "" = the profile's
+	Args      []string
 
 	Timeout    time.Duration // 0 = none
 	MaxSilent  time.Duration // 0 = none
@@ -83,9 +84,9 @@ func (c *Config) checkOut() error {
 	return nil
 }
 
-// absolute makes inputs that are relative paths absolute. A name without a slash
+// AbsoluteInputs makes inputs that are relative paths absolute. A name without a slash
 // is one in the store directory.
-func absolute(inputs []string) ([]string, error) {
+func AbsoluteInputs(inputs []string) ([]string, error) {
 	out := make([]string, len(inputs))
 	for i, in := range inputs {
 		if !strings.Contains(in, "/") {

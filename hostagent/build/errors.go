@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"winvm/hostagent/nixstore"
 )
 
 // Exit statuses of `hostagent build` beside the command's own.
@@ -61,6 +63,8 @@ type Result struct {
 	Kept     string        `json:"kept,omitempty"` // what was left to look at
 	Took     time.Duration `json:"took_ns"`
 	Lane     uint64        `json:"lane_requests"` // requests whose contents went through shared memory
+	// Store is what of the share nixstore the controller asked for.
+	Store nixstore.Stats `json:"store"`
 }
 
 // statusOf maps an exit code to an exit status: what does not fit becomes 1.

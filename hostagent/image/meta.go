@@ -32,8 +32,37 @@ type Meta struct {
 	MemoryMiB int               `json:"memory_mib"`
 	CPUs      int               `json:"cpus"`
 	Recipes   map[string]string `json:"recipes"` // digest by VM
-	Files     map[string]File   `json:"files"`   // by path below the image
-	State     *State            `json:"state,omitempty"`
+	// ControllerMiB is the controller's memory; 0 is DefaultControllerMiB.
+	ControllerMiB int `json:"controller_mib,omitempty"`
+	// Warm is what a suspend reads into the controller's caches; nil is nothing.
+	Warm  *Warm           `json:"warm,omitempty"`
+	Files map[string]File `json:"files"` // by path below the image
+	State *State          `json:"state,omitempty"`
+}
+
+// DefaultControllerMiB is enough for the kernel, smbd, the agent and some page
+// cache: the controller has no swap, and its memory file costs what is touched.
+const DefaultControllerMiB = 512
+
+// ControllerMemory is the controller's memory in MiB.
+func (m *Meta) ControllerMemory() int {
+	if m.ControllerMiB == 0 {
+		return DefaultControllerMiB
+	}
+	return m.ControllerMiB
+}
+
+// Warm names inputs of a store, as a build's --store and --input do.
+type Warm struct {
+	Store  string   `json:"store"`
+	Inputs []string `json:"inputs"`
+}
+
+// Warmed is what was read into the controller's caches before the state was saved.
+type Warmed struct {
+	StorePaths int   `json:"store_paths"`
+	Files      int   `json:"files"`
+	Bytes      int64 `json:"bytes"`
 }
 
 // File is what must be true of a file.
@@ -55,7 +84,8 @@ type State struct {
 	Agent      string          `json:"agent"`   // SHA-256 of the controller agent
 	Program    string          `json:"program"` // SHA-256 of winvm-run.exe
 	Runner     string          `json:"runner"`  // the name it is parked under
-	Files      map[string]File `json:"files"`   // by name in Dir
+	Warmed     *Warmed         `json:"warmed,omitempty"`
+	Files      map[string]File `json:"files"` // by name in Dir
 }
 
 // An Image is an image that was loaded.

@@ -8,15 +8,20 @@
 // devices are left out and listed in Manifest.Skipped. What can't be read is an
 // error that names it: better before the build than in it.
 //
-// Beside the encoding a Manifest remembers of every regular file what changes if
-// the file does (Stamp). hostagent/nixstore compares it at every read.
+// Each regular file's record has a number that is another one if the file may be
+// (wire.Entry.Content): made of its attributes, or of the NAR hash of a path that Nix
+// vouches for. hostagent/nixstore compares a file with it at every read (Unchanged). A
+// scan returns only when a change from then on has to show: see settle.
 //
 // Preflight tells which names of a closure Windows can't have.
 //
 // # Cost
 //
-// One getdents a directory and 32 KiB, one fstatat a file, one readlinkat a link;
-// sections are scanned side by side. Nothing is cached on disk: stamps have to
-// be taken anyway, and they are nearly all of the cost. In memory an entry takes 64
+// One getdents a directory and 32 KiB, one fstatat a file, one readlinkat a link; the
+// fstatat are nearly all of it. Sections are scanned side by side, and so are the
+// directories of one, and the files of a large directory. In memory an entry takes 32
 // bytes and its name.
+//
+// Manifests of what Nix vouches for are kept on disk (Cache). A plain directory has to be
+// looked at each time: nothing less tells that no file in it has changed.
 package manifest

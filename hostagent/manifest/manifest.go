@@ -5,8 +5,6 @@ import (
 	"errors"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"winvm/transport/wire"
 )
 
@@ -30,23 +28,10 @@ type Manifest struct {
 	// exported: FIFOs, sockets, devices.
 	Skipped []string
 
-	stamps []Stamp // by entry; zero for what isn't a regular file
+	// NAR is the NAR hash of a store path that Nix vouches for: its files are
+	// those that the hash was made of. "" is a path that can only be looked at.
+	NAR string
 }
-
-// A Stamp is what tells whether a regular file is still the same.
-type Stamp struct {
-	Size         int64
-	Mtime, Ctime int64 // ns
-	Ino          uint64
-}
-
-// StampOf takes the stamp from a file's attributes.
-func StampOf(st *unix.Stat_t) Stamp {
-	return Stamp{Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Ino: st.Ino}
-}
-
-// Stamp returns the stamp of an entry, which must be a regular file's.
-func (m *Manifest) Stamp(entry uint32) Stamp { return m.stamps[entry] }
 
 // Path returns the path of an entry, below the store directory.
 func (m *Manifest) Path(entry uint32) string {
@@ -63,8 +48,9 @@ func (m *Manifest) Path(entry uint32) string {
 	return b.String()
 }
 
-func (m *Manifest) seal(b *wire.SectionBuilder) error {
-	m.Encoded = b.Encode()
+// seal takes the encoding, whose checks are the decoder's.
+func (m *Manifest) seal(encoded []byte) error {
+	m.Encoded = encoded
 	m.Hash = sha256.Sum256(m.Encoded)
 	var err error
 	m.Section, err = wire.DecodeSection(m.Encoded)

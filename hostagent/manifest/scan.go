@@ -1,16 +1,13 @@
 package manifest
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -19,13 +16,21 @@ import (
 	"winvm/transport/wire"
 )
 
+// Options are what is known of the store paths beside their files.
+type Options struct {
+	// NAR has the NAR hashes, by name, of the paths that Nix says are valid.
+	NAR map[string]string
+	// Cache keeps those paths' manifests; nil keeps none.
+	Cache *Cache
+}
+
 // Scan reads the metadata of the store path at path.
 func Scan(ctx context.Context, path string) (*Manifest, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	ms, err := ScanAll(ctx, filepath.Dir(path), []string{filepath.Base(path)})
+	ms, err := ScanAll(ctx, filepath.Dir(path), []string{filepath.Base(path)}, Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -34,15 +39,17 @@ func Scan(ctx context.Context, path string) (*Manifest, error) {
 
 // ScanAll reads the metadata of the store paths called names in the directory
 // storeDir, side by side. The result is in the order of names.
-func ScanAll(ctx context.Context, storeDir string, names []string) ([]*Manifest, error) {
+func ScanAll(ctx context.Context, storeDir string, names []string, o Options) ([]*Manifest, error) {
 	dir, err := unix.Open(storeDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the store directory %s: %w", storeDir, err)
 	}
 	defer func() { _ = unix.Close(dir) }()
 	out := make([]*Manifest, len(names))
+	var newest atomic.Int64
+	slots := make(chan struct{}, workers())
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(2, min(16, runtime.GOMAXPROCS(0))))
+	g.SetLimit(workers())
 	for i, name := range names {
 		if gctx.Err() != nil {
 			break
@@ -51,10 +58,17 @@ func ScanAll(ctx context.Context, storeDir string, names []string) ([]*Manifest,
 			if !wire.ValidName(name) {
 				return fmt.Errorf("%q is not the name of a store path", name)
 			}
-			s := scanner{dir: dir, storeDir: storeDir, m: &Manifest{Name: name}}
+			nar := o.NAR[name]
+			if m := o.Cache.get(storeDir, name, nar); m != nil {
+				out[i] = m
+				return nil
+			}
+			s := scanner{dir: dir, storeDir: storeDir, m: &Manifest{Name: name, NAR: nar}, slots: slots, content: narContent(nar)}
 			if err := s.scan(gctx); err != nil {
 				return err
 			}
+			raise(&newest, s.newest)
+			o.Cache.put(storeDir, s.m)
 			out[i] = s.m
 			return nil
 		})
@@ -62,19 +76,32 @@ func ScanAll(ctx context.Context, storeDir string, names []string) ([]*Manifest,
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return out, ctx.Err()
+	return out, settle(ctx, newest.Load())
 }
 
-// A scanner reads one store path.
+func workers() int { return max(2, min(16, runtime.GOMAXPROCS(0))) }
+
+// raise makes v at least n.
+func raise(v *atomic.Int64, n int64) {
+	for old := v.Load(); n > old && !v.CompareAndSwap(old, n); old = v.Load() {
+	}
+}
+
+// A scanner reads one store path, level by level: the directories of a level side by
+// side, and the files of a large directory too.
 type scanner struct {
 	dir      int
 	storeDir string
 	m        *Manifest
-	b        wire.SectionBuilder
-	dirs     []dirItem // whose children are still to come, breadth first
-	size     int       // of the encoding, about
+	slots    chan struct{} // directories and pieces of directories at work, of all scanners
+
+	b       wire.SectionBuilder
+	size    int    // of the encoding, about
+	content uint64 // of files that Nix vouches for
+	newest  int64  // ctime of the file changed last, of a path that nobody vouches for
 }
 
+// A dirItem is a directory whose children are still to come.
 type dirItem struct {
 	entry uint32
 	path  string // below the store directory
@@ -92,172 +119,112 @@ func (s *scanner) fail(path string, err error) error {
 }
 
 func (s *scanner) scan(ctx context.Context) error {
-	var st unix.Stat_t
+	err := s.walk(ctx)
+	if errors.Is(err, errMeddled) {
+		// Not as Nix left it: believed only as far as one can see.
+		s.m.NAR, s.m.Skipped, s.b, s.size = "", nil, wire.SectionBuilder{}, 0
+		err = s.walk(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.m.seal(s.b.Encode()); err != nil {
+		return s.fail(s.m.Name, err)
+	}
+	return nil
+}
+
+func (s *scanner) walk(ctx context.Context) error {
 	name := s.m.Name
+	var st unix.Stat_t
 	if err := unix.Fstatat(s.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		if err == unix.ENOENT {
 			return fmt.Errorf("%s: %w", filepath.Join(s.storeDir, name), err)
 		}
 		return s.fail(name, err)
 	}
-	if err := s.add(s.dir, dirent{name: name, kind: st.Mode & unix.S_IFMT}, 0, "", true); err != nil {
+	top := []child{{name: name, kind: st.Mode & unix.S_IFMT}}
+	if err := s.look(s.dir, "", top); err != nil {
 		return err
 	}
-	if s.b.Len() == 0 {
+	if top[0].entry.Kind == 0 {
 		return fmt.Errorf("%s is neither a directory nor a regular file nor a symbolic link", filepath.Join(s.storeDir, name))
 	}
-	for len(s.dirs) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		d := s.dirs[0]
-		s.dirs = s.dirs[1:]
-		if err := s.children(d); err != nil {
-			return err
-		}
+	top[0].entry.Name = ""
+	dirs, err := s.add(dirItem{}, top)
+	if err != nil || len(dirs) == 0 {
+		return err
 	}
-	if err := s.m.seal(&s.b); err != nil {
-		return s.fail(name, err)
+	dirs[0].path = name
+	for len(dirs) > 0 {
+		if dirs, err = s.level(ctx, dirs); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// children adds what is in one directory.
-func (s *scanner) children(d dirItem) error {
-	fd, err := OpenBeneath(s.dir, d.path, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return s.fail(d.path, err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	list, err := readDir(fd)
-	if err != nil {
-		return s.fail(d.path, err)
-	}
-	first := s.b.Len()
-	for _, e := range list {
-		if err := s.add(fd, e, d.entry, d.path, false); err != nil {
-			return err
+// maxLevel is how many directories are listed before their children are added: so
+// many names wait at most.
+const maxLevel = 256
+
+// level adds the children of directories that follow each other, and returns which of
+// them are directories.
+func (s *scanner) level(ctx context.Context, dirs []dirItem) (below []dirItem, err error) {
+	for len(dirs) > 0 {
+		part := dirs[:min(len(dirs), maxLevel)]
+		dirs = dirs[len(part):]
+		lists := make([][]child, len(part))
+		g, gctx := errgroup.WithContext(ctx)
+		for i := range part {
+			s.slots <- struct{}{}
+			g.Go(func() (err error) {
+				defer func() { <-s.slots }()
+				if err := gctx.Err(); err != nil {
+					return err
+				}
+				lists[i], err = s.list(part[i].path)
+				return err
+			})
 		}
-	}
-	if n := s.b.Len() - first; n > 0 {
-		s.b.SetChildren(d.entry, first, n)
-	}
-	return nil
-}
-
-// add adds one file of the directory fd. parentPath is that directory's path.
-func (s *scanner) add(fd int, d dirent, parent uint32, parentPath string, top bool) error {
-	path := d.name
-	if !top {
-		path = parentPath + "/" + d.name
-	}
-	e := wire.Entry{Name: d.name, Parent: parent}
-	if top {
-		e.Name = ""
-	}
-	var stamp Stamp
-	var err error
-	switch d.kind {
-	case unix.S_IFDIR:
-		e.Kind = wire.KindDir
-		s.dirs = append(s.dirs, dirItem{s.b.Len(), path})
-	case unix.S_IFLNK:
-		e.Kind = wire.KindSymlink
-		e.Target, err = readlink(fd, d.name)
-	case unix.S_IFREG:
-		e.Kind = wire.KindFile
-		stamp, err = s.file(fd, d.name, &e)
-	case 0: // the file system's listing doesn't tell
-		var st unix.Stat_t
-		if err := unix.Fstatat(fd, d.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return s.fail(path, err)
-		}
-		d.kind = st.Mode & unix.S_IFMT
-		return s.add(fd, d, parent, parentPath, top)
-	default:
-		s.m.Skipped = append(s.m.Skipped, strings.TrimPrefix(path, s.m.Name+"/"))
-		return nil
-	}
-	if err != nil {
-		return s.fail(path, err)
-	}
-	if s.size += 32 + len(e.Name) + len(e.Target); s.size > fsrpc.MaxSectionSize-64 {
-		return s.fail(s.m.Name, ErrTooLarge)
-	}
-	if _, err := s.b.Add(e); err != nil {
-		return s.fail(s.m.Name, err)
-	}
-	s.m.stamps = append(s.m.stamps, stamp)
-	return nil
-}
-
-// file fills in a regular file's entry.
-func (s *scanner) file(fd int, name string, e *wire.Entry) (Stamp, error) {
-	var st unix.Stat_t
-	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return Stamp{}, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return Stamp{}, ErrChanged
-	}
-	if st.Mode&0o004 == 0 {
-		if err := unix.Faccessat(fd, name, unix.R_OK, unix.AT_EACCESS); err != nil {
-			return Stamp{}, err
-		}
-	}
-	e.Exec = st.Mode&0o111 != 0
-	e.Size = uint64(st.Size)
-	return StampOf(&st), nil
-}
-
-func readlink(fd int, name string) (string, error) {
-	buf := make([]byte, fsrpc.MaxTarget+1)
-	n, err := unix.Readlinkat(fd, name, buf)
-	switch {
-	case err == unix.EINVAL:
-		return "", ErrChanged
-	case err != nil:
-		return "", err
-	case n > fsrpc.MaxTarget:
-		return "", unix.ENAMETOOLONG
-	}
-	return string(buf[:n]), nil
-}
-
-type dirent struct {
-	name string
-	kind uint32 // S_IFMT; 0: unknown
-}
-
-var bufs = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
-
-// readDir lists a directory, sorted by name as bytes.
-func readDir(fd int) ([]dirent, error) {
-	p := bufs.Get().(*[]byte)
-	defer bufs.Put(p)
-	var out []dirent
-	for {
-		n, err := unix.Getdents(fd, *p)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		if err := g.Wait(); err != nil {
 			return nil, err
 		}
-		if n == 0 {
-			slices.SortFunc(out, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
-			return out, nil
-		}
-		for b := (*p)[:n]; len(b) > 0; {
-			l := int(binary.NativeEndian.Uint16(b[16:]))
-			name := b[19:l]
-			if i := bytes.IndexByte(name, 0); i >= 0 {
-				name = name[:i]
+		for i, d := range part {
+			more, err := s.add(d, lists[i])
+			if err != nil {
+				return nil, err
 			}
-			if s := string(name); s != "." && s != ".." {
-				out = append(out, dirent{name: s, kind: uint32(b[18]) << 12})
-			}
-			b = b[l:]
+			below = append(below, more...)
 		}
 	}
+	return below, nil
+}
+
+// add adds the children of one directory to the section.
+func (s *scanner) add(d dirItem, list []child) (below []dirItem, err error) {
+	first := s.b.Len()
+	for i := range list {
+		c := &list[i]
+		if c.entry.Kind == 0 {
+			s.m.Skipped = append(s.m.Skipped, strings.TrimPrefix(d.path+"/"+c.name, s.m.Name+"/"))
+			continue
+		}
+		if s.size += 32 + len(c.name) + len(c.entry.Target); s.size > fsrpc.MaxSectionSize-64 {
+			return nil, s.fail(s.m.Name, ErrTooLarge)
+		}
+		c.entry.Parent = d.entry
+		n, err := s.b.Add(c.entry)
+		if err != nil {
+			return nil, s.fail(s.m.Name, err)
+		}
+		if c.entry.Kind == wire.KindDir {
+			below = append(below, dirItem{n, d.path + "/" + c.name})
+		}
+		s.newest = max(s.newest, c.ctime)
+	}
+	if n := s.b.Len() - first; n > 0 && d.path != "" {
+		s.b.SetChildren(d.entry, first, n)
+	}
+	return below, nil
 }

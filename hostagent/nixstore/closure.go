@@ -173,7 +173,7 @@ func isNixStore(dir string) bool {
 }
 
 // maxArgs is how many paths nix-store is asked about at a time.
-const maxArgs = 500
+const maxArgs = 4000
 
 // requisites asks Nix for the closure.
 func requisites(ctx context.Context, dir string, paths []string) ([]string, error) {
@@ -190,22 +190,12 @@ func requisites(ctx context.Context, dir string, paths []string) ([]string, erro
 }
 
 func requisitesOf(ctx context.Context, dir string, paths []string) ([]string, error) {
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "nix-store", append([]string{"--query", "--requisites"}, paths...)...)
-	cmd.Env = append(os.Environ(), "NIX_STORE_DIR="+dir, "NIX_STATE_DIR="+stateDir(dir))
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		msg := strings.TrimSpace(stderr.String())
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if strings.Contains(msg, "not valid") || strings.Contains(msg, "valid store path") || strings.Contains(msg, "is not in the Nix store") {
-			return nil, fmt.Errorf("an input %w (nix-store says: %s)", ErrNotValid, msg)
-		}
-		return nil, fmt.Errorf("nix-store --query --requisites: %w: %s", err, msg)
+	said, err := nixStore(ctx, dir, append([]string{"--query", "--requisites"}, paths...)...)
+	if err != nil {
+		return nil, err
 	}
 	var out []string
-	for line := range strings.Lines(stdout.String()) {
+	for line := range strings.Lines(said) {
 		p := strings.TrimSuffix(line, "\n")
 		if filepath.Dir(p) != dir {
 			return nil, fmt.Errorf("nix-store named %q as part of the closure: it %w %s", p, ErrOutsideStore, dir)
@@ -213,4 +203,23 @@ func requisitesOf(ctx context.Context, dir string, paths []string) ([]string, er
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// nixStore runs nix-store on the store in dir and returns what it says.
+func nixStore(ctx context.Context, dir string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "nix-store", args...)
+	cmd.Env = append(os.Environ(), "NIX_STORE_DIR="+dir, "NIX_STATE_DIR="+stateDir(dir))
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		msg := strings.TrimSpace(stderr.String())
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if strings.Contains(msg, "not valid") || strings.Contains(msg, "valid store path") || strings.Contains(msg, "is not in the Nix store") {
+			return "", fmt.Errorf("an input %w (nix-store says: %s)", ErrNotValid, msg)
+		}
+		return "", fmt.Errorf("nix-store %s %s: %w: %s", args[0], args[1], err, msg)
+	}
+	return stdout.String(), nil
 }

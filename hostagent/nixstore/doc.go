@@ -15,12 +15,13 @@
 //
 // # Never wrong bytes
 //
-// A file is compared with what the manifest remembers before and after each read: it
-// must be a regular file of that size, mtime, ctime and inode number. Else the read is
-// EIO, and the log names the file, once. In a real Nix store ctime and inode number
-// don't count: optimising the store links equal files to each other while builds
-// run, which changes them, and never the contents; Nix itself relies on nobody
-// writing there.
+// A file is compared with what the manifest says of it before and after each read,
+// alone or in a batch: it must be a regular file of that size, mtime, ctime and inode
+// number. Else the read is EIO, and the log names the file, once. Of store paths that
+// Nix vouches for - valid, with a NAR hash, and with the mtimes that Nix sets - size and
+// mtime count: optimising the store links equal files to each other while builds run,
+// which changes ctime and inode number, and never the contents; Nix itself relies on
+// nobody writing there. Their manifests come from a cache.
 //
 // Against a program on the host that writes a file and sets its times back nothing
 // helps but the file's ctime, which can't be set.

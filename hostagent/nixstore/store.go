@@ -28,9 +28,11 @@ const (
 type Store struct {
 	path string
 	log  *slog.Logger
-	nix  bool // ctime and inode number don't count
 	ms   []*manifest.Manifest
 	sect []fsrpc.Section
+	meta []uint64 // where each one's metadata ends, if it stands behind the others'
+
+	stats counters
 
 	life  sync.RWMutex // held for reading by every Read
 	dir   int          // O_PATH; -1 once closed
@@ -42,14 +44,15 @@ type Store struct {
 
 var _ fsrpc.Store = (*Store)(nil)
 
-// New is Open without a context and a log.
+// New is Open without a context, a cache and a log.
 func New(storeDir string, paths []string) (*Store, error) {
-	return Open(context.Background(), storeDir, paths, nil)
+	return Open(context.Background(), storeDir, paths, nil, nil)
 }
 
 // Open scans the store paths, base names in storeDir or absolute paths directly
-// below it, and serves them. The caller ends with Close.
-func Open(ctx context.Context, storeDir string, paths []string, log *slog.Logger) (*Store, error) {
+// below it, and serves them. What Nix vouches for is taken from the cache, which may
+// be nil. The caller ends with Close.
+func Open(ctx context.Context, storeDir string, paths []string, cache *manifest.Cache, log *slog.Logger) (*Store, error) {
 	storeDir, err := filepath.Abs(storeDir)
 	if err != nil {
 		return nil, err
@@ -58,20 +61,29 @@ func Open(ctx context.Context, storeDir string, paths []string, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
+	o := manifest.Options{Cache: cache}
+	if isNixStore(storeDir) {
+		if o.NAR, err = narHashes(ctx, storeDir, names); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := unix.Open(storeDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the store directory %s: %w", storeDir, err)
 	}
-	ms, err := manifest.ScanAll(ctx, storeDir, names)
+	ms, err := manifest.ScanAll(ctx, storeDir, names, o)
 	if err != nil {
 		_ = unix.Close(dir)
 		return nil, err
 	}
-	s := &Store{path: storeDir, log: log, nix: isNixStore(storeDir), dir: dir, ms: ms, told: map[fileID]bool{}}
+	s := &Store{path: storeDir, log: log, dir: dir, ms: ms, told: map[fileID]bool{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	end := uint64(0)
 	for _, m := range ms {
+		end += uint64(len(m.Encoded))
+		s.meta = append(s.meta, end)
 		s.sect = append(s.sect, fsrpc.Section{Name: m.Name, Hash: m.Hash, Size: uint64(len(m.Encoded)), Entries: m.Section.Len()})
 	}
 	s.files.init(maxOpen, s.openFile)
@@ -143,8 +155,15 @@ func (s *Store) Metadata(ctx context.Context, section uint32, off uint64, buf []
 	if uint64(section) >= uint64(len(s.ms)) {
 		return 0, unix.EINVAL
 	}
-	enc := s.ms[section].Encoded
-	return copy(buf, enc[min(off, uint64(len(enc))):]), nil
+	at := s.meta[section] - uint64(len(s.ms[section].Encoded)) + min(off, s.meta[len(s.meta)-1])
+	i, _ := slices.BinarySearch(s.meta, at+1)
+	n := 0
+	for ; i < len(s.ms) && n < len(buf); i++ {
+		enc := s.ms[i].Encoded
+		n += copy(buf[n:], enc[uint64(len(enc))-(s.meta[i]-at-uint64(n)):])
+	}
+	s.stats.metadata.Add(int64(n))
+	return n, nil
 }
 
 // Read implements fsrpc.Store.
@@ -152,26 +171,23 @@ func (s *Store) Read(ctx context.Context, section, entry uint32, off uint64, buf
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if len(buf) > fsrpc.MaxData || uint64(section) >= uint64(len(s.ms)) || entry >= s.ms[section].Section.Len() {
+	if len(buf) > fsrpc.MaxData {
 		return 0, unix.EINVAL
 	}
-	m := s.ms[section]
-	switch m.Section.Kind(entry) {
-	case wire.KindFile:
-	case wire.KindDir:
-		return 0, unix.EISDIR
-	default:
-		return 0, unix.EINVAL
+	s.stats.reads.Add(1)
+	id := fileID{section, entry}
+	size, err := s.size(id)
+	if err != nil {
+		return 0, err
 	}
-	want := uint64(m.Stamp(entry).Size)
-	n := min(uint64(len(buf)), want-min(off, want))
+	n := min(uint64(len(buf)), size-min(off, size))
 	if n == 0 {
 		return 0, nil
 	}
-	id := fileID{section, entry}
 	if err := s.read(id, int64(off), buf[:n]); err != nil {
 		return 0, s.failed(id, err)
 	}
+	s.stats.bytes.Add(int64(n))
 	return int(n), nil
 }
 
@@ -187,14 +203,13 @@ func (s *Store) read(id fileID, off int64, buf []byte) error {
 		return err
 	}
 	defer s.files.put(f)
-	want := s.ms[id.section].Stamp(id.entry)
-	if err := s.check(f.fd, want); err != nil {
+	if err := s.check(f.fd, id); err != nil {
 		return err
 	}
 	if err := preadFull(f.fd, buf, off); err != nil {
 		return err
 	}
-	return s.check(f.fd, want)
+	return s.check(f.fd, id)
 }
 
 // errClosed: the store was closed.
@@ -203,17 +218,13 @@ var errClosed = errors.New("the store is closed")
 // errChanged: a file isn't what the manifest says.
 var errChanged = errors.New("it changed since the build began")
 
-// check compares an open file with what the manifest remembers.
-func (s *Store) check(fd int, want manifest.Stamp) error {
+// check compares an open file with what the manifest says.
+func (s *Store) check(fd int, id fileID) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	got := manifest.StampOf(&st)
-	if s.nix {
-		got.Ctime, got.Ino = want.Ctime, want.Ino
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || got != want {
+	if !s.ms[id.section].Unchanged(id.entry, &st) {
 		return errChanged
 	}
 	return nil
@@ -241,13 +252,17 @@ func (s *Store) failed(id fileID, err error) error {
 // openFile opens the file that a manifest's entry is. What isn't a regular file
 // any more is not opened.
 func (s *Store) openFile(id fileID) (int, error) {
-	m := s.ms[id.section]
-	path, err := manifest.OpenBeneath(s.dir, m.Path(id.entry), unix.O_PATH)
+	return s.openAt(s.dir, s.ms[id.section].Path(id.entry), id)
+}
+
+// openAt is openFile where the file is at rel below the directory dir.
+func (s *Store) openAt(dir int, rel string, id fileID) (int, error) {
+	path, err := manifest.OpenBeneath(dir, rel, unix.O_PATH)
 	if err != nil {
 		return -1, err
 	}
 	defer func() { _ = unix.Close(path) }()
-	if err := s.check(path, m.Stamp(id.entry)); err != nil {
+	if err := s.check(path, id); err != nil {
 		return -1, err
 	}
 	for {

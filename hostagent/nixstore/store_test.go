@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +19,7 @@ import (
 func open(t *testing.T, dir string, names []string, log *slog.Logger) *Store {
 	t.Helper()
 	before := fsrpctest.OpenFiles(t)
-	s, err := Open(t.Context(), dir, names, log)
+	s, err := Open(t.Context(), dir, names, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,35 +87,6 @@ func TestChangedFileIsLoggedOnce(t *testing.T) {
 	}
 	if n := strings.Count(logged.String(), file); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, logged.String())
-	}
-}
-
-// In a real Nix store a file may get another inode or link count (optimise), but
-// no other contents.
-func TestOptimisedNixStore(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "p", "f")
-	write(t, file, "content")
-	old := time.Unix(1, 0)
-	if err := os.Chtimes(file, old, old); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, dir, []string{"p"}, nil)
-	s.nix = true
-	write(t, file+".tmp", "content")
-	if err := os.Chtimes(file+".tmp", old, old); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(file+".tmp", file); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 10)
-	if n, err := s.Read(t.Context(), 0, 1, 0, buf); err != nil || string(buf[:n]) != "content" {
-		t.Errorf("after optimising: %q, %v", buf[:n], err)
-	}
-	write(t, file, "CONTENT")
-	if _, err := s.Read(t.Context(), 0, 1, 0, buf); !errors.Is(err, unix.EIO) {
-		t.Errorf("after a change: %v", err)
 	}
 }
 

@@ -17,10 +17,6 @@ const (
 	Port       = "winvm.rpc"
 )
 
-// controllerMemoryMiB is enough for the kernel, smbd, the agent and some page
-// cache: the controller has no swap, and its memory file costs what is touched.
-const controllerMemoryMiB = 512
-
 // controllerAppend is the controller kernel's command line. lpj, tsc: no
 // calibration, which takes long under emulation.
 const controllerAppend = "console=ttyS0 quiet panic=-1 no_timer_check"
@@ -54,7 +50,7 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	controller = common(Controller)
 	controller.SMP = 1
 	controller.CPU = controllerCPU[accel]
-	controller.Memory.MiB = controllerMemoryMiB
+	controller.Memory.MiB = i.ControllerMemory()
 	controller.Append = controllerAppend
 	controller.NIC = &qemu.NIC{MAC: guest.ControllerMAC}
 	controller.Ports = []qemu.Port{{Name: Port}}
@@ -82,6 +78,17 @@ func CheckIdentity(i *image.Image, controller, windows qemu.Machine) error {
 		return err
 	}
 	return i.CheckIdentity(Guest, i.State.Guest, windows.Identity())
+}
+
+// minControllerMiB is what the controller needs to do its work at all.
+const minControllerMiB = 256
+
+// CheckControllerMemory refuses a controller that can't be.
+func CheckControllerMemory(mib int) error {
+	if mib != 0 && (mib < minControllerMiB || mib > qemu.MaxMemoryMiB) {
+		return fmt.Errorf("--controller-memory %d: it can have %d to %d MiB", mib, minControllerMiB, qemu.MaxMemoryMiB)
+	}
+	return nil
 }
 
 // CheckSize refuses sizes that a profile can't have.

@@ -24,6 +24,7 @@ import (
 	"winvm/hostagent/image"
 	"winvm/hostagent/install"
 	"winvm/hostagent/job"
+	"winvm/hostagent/manifest"
 	"winvm/hostagent/nixstore"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/session"
@@ -51,10 +52,14 @@ type Config struct {
 	Agent   string // path of the controller agent
 	Runner  string // path of winvm-run.exe
 	Build   string // this program's version
-	WorkDir string // for temporary files; removed by the caller
-	LogDir  string // for the consoles' logs
-	Report  *event.Reporter
-	Log     *slog.Logger
+	// Change makes of the image's description what this suspend is to go by: what
+	// is to be warm, the controller's memory. nil leaves it as it is.
+	Change    func(*image.Meta)
+	Manifests *manifest.Cache // of store paths; nil = none
+	WorkDir   string          // for temporary files; removed by the caller
+	LogDir    string          // for the consoles' logs
+	Report    *event.Reporter
+	Log       *slog.Logger
 }
 
 // Suspend gives the image a new suspended state.
@@ -80,6 +85,9 @@ func Suspend(ctx context.Context, c Config) error {
 		return err
 	}
 	return c.Store.Replace(ctx, c.Image, func(dir string) (image.State, error) {
+		if c.Change != nil {
+			c.Change(&c.Image.Meta)
+		}
 		a := &attempt{Config: c, profile: p, secrets: secrets, dir: dir}
 		if err := WriteInitrds(c.Image, p, secrets, agent, dir); err != nil {
 			return image.State{}, err
@@ -150,10 +158,11 @@ func (a *attempt) run(ctx context.Context) (err error) {
 
 // prepare brings the pair to the point at which it is saved.
 func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
-	shares, err := a.shares()
+	shares, store, err := a.shares(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = store.Close() }()
 	dialing, cancel := context.WithTimeout(ctx, controllerBoot)
 	defer cancel()
 	s, err := session.Dial(dialing, p.Link(), p.Lane, shares, a.Build, a.Log)
@@ -182,6 +191,9 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 		return err
 	}
 	if err := a.park(ctx, s); err != nil {
+		return err
+	}
+	if err := a.warm(ctx, s, store); err != nil {
 		return err
 	}
 	settled := time.NewTimer(a.profile.Settle)
@@ -255,27 +267,27 @@ func describeStatus(s *uint32) string {
 	return fmt.Sprintf("exit status %d", *s)
 }
 
-// shares are an empty store and an xchg with the runner.
-func (a *attempt) shares() (export.Shares, error) {
+// shares are the store with what is to be warm, and an xchg with the runner.
+func (a *attempt) shares(ctx context.Context) (export.Shares, *nixstore.Store, error) {
 	xchg := a.xchg()
 	empty := filepath.Join(a.WorkDir, "store")
 	for _, d := range []string{xchg, empty} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return export.Shares{}, err
+			return export.Shares{}, nil, err
 		}
 	}
 	if err := copyFile(a.Runner, filepath.Join(xchg, runnerFile)); err != nil {
-		return export.Shares{}, fmt.Errorf("the program that starts commands in the guest: %w", err)
+		return export.Shares{}, nil, fmt.Errorf("the program that starts commands in the guest: %w", err)
 	}
 	tree, err := hostfs.New(hostfs.Config{Root: xchg, Logger: a.Log})
 	if err != nil {
-		return export.Shares{}, err
+		return export.Shares{}, nil, err
 	}
-	store, err := nixstore.New(empty, nil)
+	store, err := a.openWarm(ctx)
 	if err != nil {
-		return export.Shares{}, err
+		return export.Shares{}, nil, err
 	}
-	return export.Shares{Store: store, Xchg: tree}, nil
+	return export.Shares{Store: store, Xchg: tree}, store, nil
 }
 
 func copyFile(from, to string) error {

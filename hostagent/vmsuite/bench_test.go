@@ -205,7 +205,7 @@ func (w *wire) session(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = tree.Close() })
-	store, err := nixstore.Open(b.Context(), storeDir, []string{filepath.Join(storeDir, "bench-1")}, log)
+	store, err := nixstore.Open(b.Context(), storeDir, []string{filepath.Join(storeDir, "bench-1")}, nil, log)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func serve(ctx context.Context, t *testing.T, v *vm.VM, lane *shm.Region, log *s
 	if err := os.CopyFS(filepath.Join(storeDir, "source-1"), os.DirFS("../..")); err != nil {
 		t.Fatal(err)
 	}
-	store, err := nixstore.Open(ctx, storeDir, []string{filepath.Join(storeDir, "source-1")}, log)
+	store, err := nixstore.Open(ctx, storeDir, []string{filepath.Join(storeDir, "source-1")}, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

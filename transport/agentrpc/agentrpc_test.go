@@ -66,6 +66,10 @@ func (f *fake) Watch(ctx context.Context) (WatchResponse, error) {
 	return WatchResponse{Failure: "smbd"}, nil
 }
 
+func (f *fake) Warm(context.Context) (WarmResponse, error) {
+	return WarmResponse{Files: 3, Bytes: 1 << 40, Took: time.Second}, f.note("Warm")
+}
+
 var guestResponse = GuestResponse{Connected: true, Local: "192.168.0.2:1", Remote: "192.168.0.1:22", State: "connected"}
 
 // dial serves handle and returns the other end of its connection.
@@ -119,7 +123,10 @@ func TestRequests(t *testing.T) {
 	if _, err := c.Watch(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
-	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch"}
+	if w, err := c.Warm(t.Context()); err != nil || w != (WarmResponse{Files: 3, Bytes: 1 << 40, Took: time.Second}) {
+		t.Errorf("warm: %+v, %v", w, err)
+	}
+	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch", "Warm"}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !reflect.DeepEqual(f.asked, want) {
@@ -140,6 +147,7 @@ func TestRequestsFail(t *testing.T) {
 		"quiesce": func() error { return c.Quiesce(ctx) },
 		"info":    func() error { _, err := c.Info(ctx); return err },
 		"watch":   func() error { _, err := c.Watch(ctx); return err },
+		"warm":    func() error { _, err := c.Warm(ctx); return err },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk: ") {

@@ -86,6 +86,12 @@ func (c *Client) Watch(ctx context.Context) (WatchResponse, error) {
 	return r, c.call(ctx, OpWatch, nil, &r)
 }
 
+// Warm has everything that the share nixstore has read into the controller's caches.
+func (c *Client) Warm(ctx context.Context) (WarmResponse, error) {
+	var r WarmResponse
+	return r, c.call(ctx, OpWarm, nil, &r)
+}
+
 // A Handler carries out the requests of the stream "agent".
 type Handler interface {
 	Hello(ctx context.Context, r HelloRequest) (HelloResponse, error)
@@ -95,6 +101,7 @@ type Handler interface {
 	Quiesce(ctx context.Context) error
 	Info(ctx context.Context) (InfoResponse, error)
 	Watch(ctx context.Context) (WatchResponse, error)
+	Warm(ctx context.Context) (WarmResponse, error)
 }
 
 // Dispatch is the rpc.Handler that serves h.
@@ -115,6 +122,8 @@ func Dispatch(h Handler) rpc.Handler {
 			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (InfoResponse, error) { return h.Info(ctx) })
 		case OpWatch:
 			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WatchResponse, error) { return h.Watch(ctx) })
+		case OpWarm:
+			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WarmResponse, error) { return h.Warm(ctx) })
 		default:
 			return syscall.EOPNOTSUPP
 		}

@@ -23,6 +23,7 @@ const (
 	OpQuiesce                   // nothing -> nothing; the session ends next
 	OpInfo                      // nothing -> InfoResponse
 	OpWatch                     // nothing -> WatchResponse, when there is something to tell
+	OpWarm                      // nothing -> WarmResponse
 )
 
 // HelloRequest is the first request.
@@ -66,6 +67,13 @@ type GuestResponse struct {
 	Local     string `json:"local,omitempty"`
 	Remote    string `json:"remote,omitempty"`
 	State     string `json:"state"`
+}
+
+// WarmResponse tells what of the share nixstore was read into the controller's caches.
+type WarmResponse struct {
+	Files int           `json:"files"`
+	Bytes int64         `json:"bytes"`
+	Took  time.Duration `json:"took_ns"`
 }
 
 // WatchResponse tells what went wrong in the controller beside any request: smbd

@@ -173,7 +173,20 @@ const (
 	MaxSections = 1 << 20
 	// MaxSectionSize is the longest encoding of one store path's metadata.
 	MaxSectionSize = 1 << 30
+	// MaxBatch is the most files of one batch.
+	MaxBatch = 512
+	// BatchOverhead is what a file of a batch takes beside its bytes.
+	BatchOverhead = 6
 )
+
+// A FileID names a file of a store: the number of its section, and of the entry in it.
+type FileID struct{ Section, Entry uint32 }
+
+// A BatchFile is what became of one file of a batch: N bytes, or an error.
+type BatchFile struct {
+	N   int
+	Err error
+}
 
 // Store is the read-only side of the share nixstore: metadata as sections that
 // are fetched once by hash, contents by position.
@@ -181,12 +194,19 @@ type Store interface {
 	// Sections tells what the closure is, sorted by name, from the ordinal
 	// first on; fewer than asked for mean the end.
 	Sections(ctx context.Context, first uint32, max int) ([]Section, error)
-	// Metadata fills buf from offset off of the encoded metadata of the
-	// section with that ordinal.
+	// Metadata fills buf with encoded metadata: that of all sections from the one
+	// with that ordinal on, one behind the other, from offset off. Fewer bytes mean that
+	// there is no more.
 	Metadata(ctx context.Context, section uint32, off uint64, buf []byte) (int, error)
 	// Read fills buf from the regular file that is entry number entry of that
 	// section. A file that isn't what the metadata says is EIO, never other bytes.
 	Read(ctx context.Context, section, entry uint32, off uint64, buf []byte) (int, error)
+	// ReadBatch reads whole regular files into buf, one behind the other, at most
+	// MaxBatch, and tells of each how many bytes it has, or why none of it came: Read's
+	// errors, and EFBIG for a file that doesn't fit into what is left of buf. buf has
+	// at most MaxData bytes; a Client saves a copy if it has BatchOverhead bytes a file
+	// more capacity than length, which are then overwritten.
+	ReadBatch(ctx context.Context, files []FileID, buf []byte) ([]BatchFile, error)
 }
 
 // ToErrno takes the errno out of an error; what carries none is EIO. nil is 0.

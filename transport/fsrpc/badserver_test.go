@@ -121,6 +121,36 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
+// A batch that is anything but its files' bytes is an error, and nothing is written
+// behind the caller's buffer.
+func TestHostileBatch(t *testing.T) {
+	for what, body := range map[string][]byte{
+		"nothing":               nil,
+		"one file":              fields([]byte("content"), uint16(0), uint32(7)),
+		"bytes of no file":      fields([]byte("contentx"), uint16(0), uint32(7), uint16(5), uint32(0)),
+		"fewer bytes than told": fields([]byte("content"), uint16(0), uint32(7), uint16(0), uint32(1)),
+		"an error with bytes":   fields([]byte("content"), uint16(5), uint32(7), uint16(5), uint32(0)),
+		"2^32 bytes":            fields([]byte("content"), uint16(0), uint32(7), uint16(0), uint32(1<<32-1)),
+		"more than fits":        fields(make([]byte, 40), uint16(0), uint32(20), uint16(0), uint32(20)),
+	} {
+		for _, room := range []int{0, 100} {
+			c, err := fsrpc.AttachStore(t.Context(), answers(t, body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			buf := bytes.Repeat([]byte{7}, 200)
+			list, err := c.ReadBatch(t.Context(), []fsrpc.FileID{{}, {Entry: 1}}, buf[:30:30+room])
+			if !errors.Is(err, wire.ErrMalformed) || list != nil {
+				t.Errorf("%s: %v, %v", what, list, err)
+			}
+			if !bytes.Equal(buf[30+room:], bytes.Repeat([]byte{7}, 170-room)) {
+				t.Errorf("%s: written behind the buffer", what)
+			}
+			_ = c.Close()
+		}
+	}
+}
+
 func TestHostileStoreServer(t *testing.T) {
 	ctx := t.Context()
 	for what, body := range map[string][]byte{

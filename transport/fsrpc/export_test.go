@@ -8,8 +8,11 @@ var Ops = map[string]uint16{
 	"rmdir": opRmdir, "rename": opRename, "open": opOpen, "read": opRead, "write": opWrite,
 	"readdir": opReaddir, "fsync": opFsync, "fallocate": opFallocate, "lseek": opLseek,
 	"release": opRelease, "statfs": opStatfs, "sync": opSync, "sections": opSections,
-	"metadata": opMetadata, "storeread": opStoreRead,
+	"metadata": opMetadata, "storeread": opStoreRead, "storebatch": opStoreBatch,
 }
+
+// GetBatch is the decoder of a batch's response.
+var GetBatch = getBatch
 
 // What tests of the limits need to know.
 const (

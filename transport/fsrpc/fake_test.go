@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 
 	"winvm/transport/fsrpc"
 	"winvm/transport/wire"
@@ -225,4 +226,20 @@ func (f *fakeStore) Read(_ context.Context, section, entry uint32, off uint64, b
 	f.limit("read", uint64(len(buf)), fsrpc.MaxData)
 	f.note("Read %d %d %d %d", section, entry, off, len(buf))
 	return copy(buf, "content"), nil
+}
+
+func (f *fakeStore) ReadBatch(_ context.Context, files []fsrpc.FileID, buf []byte) ([]fsrpc.BatchFile, error) {
+	f.limit("files", uint64(len(files)), fsrpc.MaxBatch)
+	f.limit("batch", uint64(len(buf)), fsrpc.MaxData)
+	f.note("ReadBatch %v %d", files, len(buf))
+	out := make([]fsrpc.BatchFile, len(files))
+	for i := range files {
+		if i == 1 || len(buf) < 7 {
+			out[i].Err = syscall.EFBIG
+			continue
+		}
+		out[i].N = copy(buf, "content")
+		buf = buf[7:]
+	}
+	return out, nil
 }

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -126,7 +127,17 @@ func storeSteps(t *testing.T, c *fsrpc.StoreClient) []step {
 			n, err := c.Read(ctx, 2, 3, 1<<40, buf)
 			return string(buf[:n]), err
 		}, "Read 2 3 1099511627776 100", "content"},
+		{"storebatch", func() (any, error) {
+			files := []fsrpc.FileID{{Section: 2, Entry: 3}, {Section: 2, Entry: 4}, {Section: 0x01020304, Entry: 0x05060708}}
+			list, err := c.ReadBatch(ctx, files, buf[:20])
+			return batch{string(buf[:14]), list}, err
+		}, "ReadBatch [{2 3} {2 4} {16909060 84281096}] 20", batch{"contentcontent", []fsrpc.BatchFile{{N: 7}, {Err: syscall.EFBIG}, {N: 7}}}},
 	}
+}
+
+type batch struct {
+	data string
+	list []fsrpc.BatchFile
 }
 
 // Every operation's request and response, byte by byte: images that exist speak

@@ -261,7 +261,7 @@ func TestHostileClient(t *testing.T) {
 			t.Errorf("%s, %s: the handler panicked", r.op, r.what)
 		}
 	}
-	for _, op := range []uint16{0, 28, 999, 1<<16 - 1} {
+	for _, op := range []uint16{0, 29, 999, 1<<16 - 1} {
 		_, err := c.Call(t.Context(), op, nil, nil, nil)
 		wantErrno(t, "unknown operation", err, syscall.EOPNOTSUPP)
 	}
@@ -355,6 +355,107 @@ func randomBody(r *rand.Rand) []byte {
 		}
 	}
 	return e.Bytes()
+}
+
+// Requests to a store that no client of ours makes.
+func TestHostileStoreClient(t *testing.T) {
+	store := &fakeStore{}
+	c := rawStoreOver(t, store)
+	ids := func(n int) []byte { return bytes.Repeat(fields(uint32(1), uint32(2)), n) }
+	for what, body := range map[string][]byte{
+		"nothing":         nil,
+		"too much room":   append(fields(uint32(fsrpc.MaxData+1)), ids(1)...),
+		"half a file":     append(fields(uint32(10)), ids(1)[:7]...),
+		"a byte too many": append(fields(uint32(10)), append(ids(1), 0)...),
+		"too many files":  append(fields(uint32(10)), ids(fsrpc.MaxBatch+1)...),
+	} {
+		_, err := c.Call(t.Context(), fsrpc.Ops["storebatch"], body, nil, nil)
+		wantErrno(t, what, err, syscall.EPROTO)
+	}
+	if asked := store.take(); asked != "" || len(store.bad) > 0 {
+		t.Errorf("let through: %s, %q", asked, store.bad)
+	}
+	body, err := c.Call(t.Context(), fsrpc.Ops["storebatch"], append(fields(uint32(fsrpc.MaxData)), ids(fsrpc.MaxBatch)...), nil, nil)
+	if want := (fsrpc.MaxBatch-1)*7 + fsrpc.MaxBatch*fsrpc.BatchOverhead; err != nil || len(body) != want {
+		t.Errorf("the largest batch: %d bytes, %v; want %d", len(body), err, want)
+	}
+}
+
+// rawStoreOver serves store and returns a client that sends what it likes.
+func rawStoreOver(t testing.TB, store fsrpc.Store) *rpc.Client {
+	t.Helper()
+	cc, sc := socketpair(t)
+	background(t, func(ctx context.Context) error { return fsrpc.ServeStore(ctx, sc, store, quietLog) })
+	c := rpc.NewClient(cc, fsrpc.MaxFrame)
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := c.Call(t.Context(), fsrpc.Ops["attach"], fields(uint16(fsrpc.Version), uint8(fsrpc.KindStore)), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// FuzzStoreRequest: what gets through to the Store is within the limits.
+func FuzzStoreRequest(f *testing.F) {
+	u := func(n uint32) uint32 { return n }
+	f.Add(fsrpc.Ops["sections"], fields(u(1), u(1<<32-1)))
+	f.Add(fsrpc.Ops["metadata"], fields(u(0), uint64(1<<63), u(100)))
+	f.Add(fsrpc.Ops["storeread"], fields(u(1), u(2), 3, u(fsrpc.MaxData)))
+	f.Add(fsrpc.Ops["storebatch"], fields(u(20), u(1), u(2), u(1<<32-1), u(1<<32-1)))
+	f.Add(fsrpc.Ops["storebatch"], fields(u(fsrpc.MaxData+1), u(1)))
+	store := &fakeStore{}
+	c := rawStoreOver(f, store)
+	f.Fuzz(func(t *testing.T, op uint16, body []byte) {
+		if len(body) > fsrpc.MaxFrame {
+			return
+		}
+		_, err := c.Call(t.Context(), op, body, nil, nil)
+		asked := store.take()
+		if err != nil && (strings.Contains(err.Error(), "internal error") || errors.Is(err, rpc.ErrClosed)) {
+			t.Error(err)
+		}
+		if errors.Is(err, syscall.EPROTO) && asked != "" {
+			t.Errorf("a request that was refused was carried out: %s", asked)
+		}
+		if len(store.bad) > 0 {
+			t.Errorf("let through: %q", store.bad)
+		}
+	})
+}
+
+// FuzzBatchResponse: what is taken for a batch has its files' bytes one behind the
+// other, and nothing else.
+func FuzzBatchResponse(f *testing.F) {
+	one := fields([]byte("content"), uint16(0), uint32(7))
+	f.Add(one, 1)
+	f.Add(fields([]byte("contentx"), uint16(0), uint32(7), uint16(27), uint32(0), uint16(0), uint32(1)), 3)
+	f.Add(one[1:], 1)
+	f.Add(append([]byte("more"), one...), 1)
+	f.Add(fields(uint16(5), uint32(1)), 1)
+	f.Add(fields([]byte("x"), uint16(5), uint32(1)), 1)
+	f.Add(fields(uint16(1<<16-1), uint32(0)), 1)
+	f.Add([]byte(nil), fsrpc.MaxBatch)
+	f.Fuzz(func(t *testing.T, body []byte, n int) {
+		if n < 0 || n > fsrpc.MaxBatch {
+			return
+		}
+		list, data, err := fsrpc.GetBatch(body, n)
+		if err != nil {
+			if !errors.Is(err, wire.ErrMalformed) {
+				t.Fatalf("error of another kind: %v", err)
+			}
+			return
+		}
+		sum := 0
+		for i, b := range list {
+			if b.N < 0 || b.Err != nil && b.N != 0 {
+				t.Fatalf("file %d: %+v", i, b)
+			}
+			sum += b.N
+		}
+		if len(list) != n || sum != data || data+n*fsrpc.BatchOverhead != len(body) {
+			t.Fatalf("%d files of %d bytes, %d in front, of %d", len(list), sum, data, len(body))
+		}
+	})
 }
 
 // FuzzTreeRequest: what gets through to the Tree is within the limits.

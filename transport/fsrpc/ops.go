@@ -2,13 +2,14 @@ package fsrpc
 
 import (
 	"fmt"
+	"syscall"
 
 	"winvm/transport/wire"
 )
 
 // Version is this protocol's version. Both sides must have the same one: the
 // controller is part of the image, and `hostagent suspend` brings it up to date.
-const Version = 1
+const Version = 2
 
 // Operation numbers. They are never reused; new ones are appended.
 const (
@@ -39,6 +40,7 @@ const (
 	opSections
 	opMetadata
 	opStoreRead
+	opStoreBatch
 )
 
 // A ShareKind says which interface a share has.
@@ -177,4 +179,67 @@ func getStatfs(d *wire.Decoder) Statfs {
 		Blocks: d.U64(), Bfree: d.U64(), Bavail: d.U64(), Files: d.U64(), Ffree: d.U64(),
 		Bsize: d.U32(), NameLen: d.U32(),
 	}
+}
+
+// A batch's request is room u32 and its files; the response is the files' bytes, one
+// behind the other, and then of each errno u16 and length u32.
+
+func putFileIDs(e *wire.Encoder, files []FileID) {
+	for _, f := range files {
+		e.U32(f.Section)
+		e.U32(f.Entry)
+	}
+}
+
+// getFileIDs takes all that is left.
+func getFileIDs(d *wire.Decoder) []FileID {
+	if d.Len()%8 != 0 || d.Len() > 8*MaxBatch {
+		d.Fail("batch of %d bytes of file numbers", d.Len())
+		return nil
+	}
+	files := make([]FileID, d.Len()/8)
+	for i := range files {
+		files[i] = FileID{d.U32(), d.U32()}
+	}
+	return files
+}
+
+func putBatch(e *wire.Encoder, list []BatchFile) {
+	for _, f := range list {
+		e.U16(uint16(min(ToErrno(f.Err), maxErrno)))
+		e.U32(uint32(f.N))
+	}
+}
+
+// maxErrno is the greatest number that package rpc lets through.
+const maxErrno = 511
+
+// getBatch takes apart what came in response to a request for n files, and returns
+// how many bytes of files stand in front.
+func getBatch(body []byte, n int) ([]BatchFile, int, error) {
+	if len(body) < n*BatchOverhead {
+		return nil, 0, wire.Malformed("batch of %d files in %d bytes", n, len(body))
+	}
+	data := len(body) - n*BatchOverhead
+	d := wire.NewDecoder(body[data:])
+	list := make([]BatchFile, n)
+	rest := uint64(data)
+	for i := range list {
+		errno, size := syscall.Errno(d.U16()), uint64(d.U32())
+		switch {
+		case size > rest || errno != 0 && size != 0:
+			return nil, 0, wire.Malformed("batch: file %d has %d bytes of %d and errno %d", i, size, rest, errno)
+		case errno > maxErrno:
+			errno = syscall.EIO
+		}
+		if rest -= size; errno != 0 {
+			list[i].Err = errno
+		} else {
+			list[i].N = int(size)
+		}
+	}
+	if rest != 0 {
+		return nil, 0, wire.Malformed("batch: %d bytes belong to no file", rest)
+	}
+	return list, data, d.Close()
 }

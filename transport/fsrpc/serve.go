@@ -89,9 +89,38 @@ func (h storeHandler) handle(ctx context.Context, op uint16, d *wire.Decoder, re
 		return readInto(d, resp, func(off uint64, buf []byte) (int, error) {
 			return h.s.Read(ctx, section, entry, off, buf)
 		})
+	case opStoreBatch:
+		return h.batch(ctx, d, resp)
 	default:
 		return syscall.EOPNOTSUPP
 	}
+}
+
+func (h storeHandler) batch(ctx context.Context, d *wire.Decoder, resp *rpc.Response) error {
+	room := d.U32()
+	if room > MaxData {
+		d.Fail("batch of %d bytes", room)
+	}
+	files := getFileIDs(d)
+	if d.Close() != nil {
+		return d.Err()
+	}
+	tail := BatchOverhead * len(files)
+	buf := resp.Grow(int(room) + tail)
+	list, err := h.s.ReadBatch(ctx, files, buf[:room:room])
+	if err != nil {
+		return err
+	}
+	used := 0
+	for _, f := range list {
+		used += f.N
+	}
+	if len(list) != len(files) || used > int(room) {
+		return fmt.Errorf("%d results of %d files, %d bytes where there is room for %d: %w", len(list), len(files), used, room, syscall.EIO)
+	}
+	putBatch(wire.NewEncoder(buf[used:used]), list)
+	resp.Shrink(int(room) - used)
+	return nil
 }
 
 func (h storeHandler) sections(ctx context.Context, d *wire.Decoder, resp *rpc.Response) error {

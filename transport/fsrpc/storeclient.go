@@ -3,6 +3,7 @@ package fsrpc
 import (
 	"context"
 	"io"
+	"syscall"
 
 	"winvm/transport/wire"
 )
@@ -82,4 +83,30 @@ func (c *StoreClient) Read(ctx context.Context, section, entry uint32, off uint6
 	e.U32(section)
 	e.U32(entry)
 	return c.read(ctx, opStoreRead, e, off, buf)
+}
+
+// ReadBatch implements Store.
+func (c *StoreClient) ReadBatch(ctx context.Context, files []FileID, buf []byte) ([]BatchFile, error) {
+	if len(buf) > MaxData || len(files) > MaxBatch {
+		return nil, syscall.EINVAL
+	}
+	e := sized(4 + 8*len(files))
+	e.U32(uint32(len(buf)))
+	putFileIDs(&e.Encoder, files)
+	into := buf[:min(cap(buf), len(buf)+BatchOverhead*len(files))]
+	body, err := c.rpc.Call(ctx, opStoreBatch, e.Bytes(), nil, into)
+	if err != nil {
+		return nil, err
+	}
+	list, data, err := getBatch(body, len(files))
+	if err != nil {
+		return nil, err
+	}
+	if data > len(buf) {
+		return nil, wire.Malformed("batch of %d bytes where there was room for %d", data, len(buf))
+	}
+	if data > 0 && &body[0] != &buf[0] { // buf had no room for what follows the bytes
+		copy(buf, body[:data])
+	}
+	return list, nil
 }

@@ -24,14 +24,18 @@ type Entry struct {
 	Exec   bool
 	Parent uint32
 	Size   uint64 // files: bytes
-	Target string // symbolic links
-	First  uint32 // directories: the first child's number; the others follow it
-	Count  uint32 // directories: how many children
+	// Content is another number whenever the file's bytes may be others: who has
+	// read a file of a section may keep the bytes for as long as he meets a section of
+	// the same name and hash.
+	Content uint64
+	Target  string // symbolic links
+	First   uint32 // directories: the first child's number; the others follow it
+	Count   uint32 // directories: how many children
 }
 
 // The encoding of a section:
 //
-//	header   magic "WVSECT1\n" | entries u32 | strings u32
+//	header   magic "WVSECT2\n" | entries u32 | strings u32
 //	entries  records of 32 bytes
 //	strings  names and link targets
 //
@@ -44,6 +48,7 @@ type Entry struct {
 //	 8  parent u32
 //	12  first u32         directory: first child; link: target's offset
 //	16  count u32         directory: children; link: target's length
+//	12  content u64       file: see Entry.Content
 //	20  reserved u32      zero
 //	24  size u64          file: bytes
 //
@@ -52,7 +57,7 @@ type Entry struct {
 // is a binary search in place: the encoded form is also the form in memory, at 32
 // bytes and the name an entry.
 const (
-	sectionMagic  = "WVSECT1\n"
+	sectionMagic  = "WVSECT2\n"
 	sectionHeader = len(sectionMagic) + 8
 	recordSize    = 32
 )
@@ -100,9 +105,38 @@ func (s *Section) Entry(i uint32) Entry {
 	case KindSymlink:
 		e.Target = string(s.strs[first : first+count])
 	case KindFile:
-		e.Size = binary.LittleEndian.Uint64(r[24:])
+		e.Size, e.Content = binary.LittleEndian.Uint64(r[24:]), binary.LittleEndian.Uint64(r[12:])
 	}
 	return e
+}
+
+// Attr returns what stat(2) tells of entry i, without its strings: a link's size is its
+// target's length, a directory's 0.
+func (s *Section) Attr(i uint32) (kind Kind, exec bool, size uint64) {
+	r := s.rec(i)
+	switch kind = Kind(r[6]); kind {
+	case KindFile:
+		size = binary.LittleEndian.Uint64(r[24:])
+	case KindSymlink:
+		size = uint64(binary.LittleEndian.Uint32(r[16:]))
+	case KindDir:
+	}
+	return kind, r[7]&1 != 0, size
+}
+
+// Size returns how many bytes entry i, a regular file, has.
+func (s *Section) Size(i uint32) uint64 { return binary.LittleEndian.Uint64(s.rec(i)[24:]) }
+
+// Content returns entry i's Content; the entry must be a regular file.
+func (s *Section) Content(i uint32) uint64 { return binary.LittleEndian.Uint64(s.rec(i)[12:]) }
+
+// Parent returns the number of entry i's directory.
+func (s *Section) Parent(i uint32) uint32 { return binary.LittleEndian.Uint32(s.rec(i)[8:]) }
+
+// Children returns the number of a directory's first child, and how many there are.
+func (s *Section) Children(dir uint32) (first, count uint32) {
+	r := s.rec(dir)
+	return binary.LittleEndian.Uint32(r[12:]), binary.LittleEndian.Uint32(r[16:])
 }
 
 // Lookup finds the child of directory dir called name.
@@ -111,7 +145,7 @@ func (s *Section) Lookup(dir uint32, name string) (uint32, bool) {
 	if Kind(r[6]) != KindDir {
 		return 0, false
 	}
-	first, count := binary.LittleEndian.Uint32(r[12:]), binary.LittleEndian.Uint32(r[16:])
+	first, count := s.Children(dir)
 	i := sort.Search(int(count), func(i int) bool { return string(s.name(first+uint32(i))) >= name })
 	if i < int(count) && string(s.name(first+uint32(i))) == name {
 		return first + uint32(i), true
@@ -236,11 +270,14 @@ func (b *SectionBuilder) Add(e Entry) (uint32, error) {
 		r.U8(0)
 	}
 	r.U32(e.Parent)
-	if e.Kind == KindSymlink {
+	switch e.Kind {
+	case KindSymlink:
 		r.U32(uint32(len(b.strs)))
 		r.U32(uint32(len(e.Target)))
 		b.strs = append(b.strs, e.Target...)
-	} else {
+	case KindFile:
+		r.U64(e.Content)
+	default:
 		r.U32(e.First)
 		r.U32(e.Count)
 	}

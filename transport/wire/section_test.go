@@ -27,7 +27,7 @@ func sample(t testing.TB) []byte {
 	add(Entry{Name: "bin", Kind: KindDir, Parent: 0})
 	add(Entry{Name: "empty", Kind: KindDir, Parent: 0})
 	add(Entry{Name: "link", Kind: KindSymlink, Parent: 0, Target: "bin/tool"})
-	add(Entry{Name: "\xff not UTF-8", Kind: KindFile, Parent: 0, Size: 1<<63 + 5})
+	add(Entry{Name: "\xff not UTF-8", Kind: KindFile, Parent: 0, Size: 1<<63 + 5, Content: 0x1112131415161718})
 	b.SetChildren(0, 1, 4)
 	add(Entry{Name: "Tool", Kind: KindFile, Parent: 1, Size: 7})
 	add(Entry{Name: "tool", Kind: KindFile, Parent: 1, Size: 12345, Exec: true})
@@ -45,7 +45,7 @@ func TestSectionRoundTrip(t *testing.T) {
 		{Name: "bin", Kind: KindDir, First: 5, Count: 2},
 		{Name: "empty", Kind: KindDir},
 		{Name: "link", Kind: KindSymlink, Target: "bin/tool"},
-		{Name: "\xff not UTF-8", Kind: KindFile, Size: 1<<63 + 5},
+		{Name: "\xff not UTF-8", Kind: KindFile, Size: 1<<63 + 5, Content: 0x1112131415161718},
 		{Name: "Tool", Kind: KindFile, Parent: 1, Size: 7},
 		{Name: "tool", Kind: KindFile, Parent: 1, Size: 12345, Exec: true},
 	}
@@ -56,6 +56,13 @@ func TestSectionRoundTrip(t *testing.T) {
 		got := s.Entry(uint32(i))
 		if got != w || s.Name(uint32(i)) != w.Name || s.Kind(uint32(i)) != w.Kind {
 			t.Errorf("entry %d: %+v, want %+v", i, got, w)
+		}
+		if first, count := s.Children(uint32(i)); w.Kind == KindDir && (first != w.First || count != w.Count) ||
+			w.Kind == KindFile && (s.Size(uint32(i)) != w.Size || s.Content(uint32(i)) != w.Content) || s.Parent(uint32(i)) != w.Parent {
+			t.Errorf("entry %d: single fields differ from %+v", i, w)
+		}
+		if kind, exec, size := s.Attr(uint32(i)); kind != w.Kind || exec != w.Exec || size != w.Size+uint64(len(w.Target)) {
+			t.Errorf("entry %d: attributes %d, %v, %d, want %+v", i, kind, exec, size, w)
 		}
 		if i == 0 {
 			continue
@@ -93,7 +100,7 @@ func TestSectionGolden(t *testing.T) {
 
 // A single entry is a section: a store path that is a file or a link.
 func TestSectionSingle(t *testing.T) {
-	for _, e := range []Entry{{Kind: KindFile, Size: 5, Exec: true}, {Kind: KindSymlink, Target: "/nix/store/x"}, {Kind: KindDir}} {
+	for _, e := range []Entry{{Kind: KindFile, Size: 5, Exec: true, Content: 1<<64 - 1}, {Kind: KindSymlink, Target: "/nix/store/x"}, {Kind: KindDir}} {
 		var b SectionBuilder
 		if _, err := b.Add(e); err != nil {
 			t.Fatal(err)

@@ -43,6 +43,9 @@ func TestStore(t *testing.T, open func(t *testing.T, storeDir string, names []st
 		{"ChangedWhileOpen", storeChangedWhileOpen},
 		{"Swapped", storeSwapped},
 		{"Parallel", storeParallel},
+		{"Batch", storeBatch},
+		{"BatchChanged", storeBatchChanged},
+		{"BatchBad", storeBatchBad},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -196,6 +199,31 @@ func storeMetadata(s st) {
 	want := []string{"bbb-tool", "bbb-tool/bin", "bbb-tool/emptydir", "bbb-tool/lib", "bbb-tool/lib/deep", "bbb-tool/lib/deep/er", "bbb-tool/share", "ddd-many"}
 	if !slices.Equal(dirs, want) {
 		s.Errorf("directories %q, want %q", dirs, want)
+	}
+	// All of it in one go, and from the middle of one section into the next.
+	var whole []byte
+	for i, sec := range secs {
+		enc := make([]byte, sec.Size)
+		n, err := s.Metadata(s.Context(), uint32(i), 0, enc)
+		if err != nil || n != len(enc) {
+			s.Fatalf("metadata of %s: %d of %d bytes, %v", sec.Name, n, len(enc), err)
+		}
+		whole = append(whole, enc...)
+	}
+	start := 0
+	for i, sec := range secs {
+		for _, off := range []int{0, 1, int(sec.Size) - 1, int(sec.Size), int(sec.Size) + 1, len(whole) - start} {
+			buf := make([]byte, len(whole)+10)
+			n, err := s.Metadata(s.Context(), uint32(i), uint64(off), buf)
+			ok(s, err, "metadata from section %d, offset %d", i, off)
+			wantBytes(s, buf[:n], whole[min(len(whole), start+off):], fmt.Sprintf("metadata from section %d, offset %d", i, off))
+		}
+		start += int(sec.Size)
+	}
+	for _, off := range []uint64{1 << 40, 1<<64 - 1} {
+		if n, err := s.Metadata(s.Context(), 3, off, make([]byte, 10)); err != nil || n != 0 {
+			s.Errorf("metadata beyond the end: %d, %v", n, err)
+		}
 	}
 	n, err := s.Metadata(s.Context(), 0, 1<<40, make([]byte, 10))
 	if err != nil || n != 0 {
