@@ -177,7 +177,7 @@ func (a *ahead) launch(st *stream) {
 			st.cur = next
 			continue
 		}
-		if st.next = i; b.size+int(size) > fsrpc.MaxData || !a.room(b.size+int(size)) {
+		if st.next = i; b.size+int(size)+fsrpc.BatchOverhead*(len(ids)+1) > fsrpc.MaxData || !a.room(b.size+int(size)) {
 			break
 		}
 		st.cur, st.next = next, 0

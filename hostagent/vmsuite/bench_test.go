@@ -117,6 +117,7 @@ type answer struct {
 	User, System, IRQ int64 // ms
 	Profile           []byte
 	Sum               uint64
+	Figures           map[string]float64
 }
 
 func (w *wire) ask(b *testing.B, op string, f func()) answer {
@@ -205,7 +206,11 @@ func (w *wire) session(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = tree.Close() })
-	store, err := nixstore.Open(b.Context(), storeDir, []string{filepath.Join(storeDir, "bench-1")}, nil, log)
+	paths, err := nixstore.Closure(b.Context(), storeDir, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := nixstore.Open(b.Context(), storeDir, paths, nil, log)
 	if err != nil {
 		b.Fatal(err)
 	}

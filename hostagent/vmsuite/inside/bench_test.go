@@ -42,6 +42,7 @@ type report struct {
 	Profile              []byte `json:",omitempty"`
 	Sum                  uint64 // of what was read
 	Mallocs, PauseMicros uint64
+	Figures              map[string]float64 `json:",omitempty"` // of BenchmarkSmall
 }
 
 const (
@@ -146,7 +147,7 @@ func (b *bench) do(ctx context.Context, o order, r *report) error {
 		})
 	case "rpc-write":
 		return b.rpcWrite(ctx, o.Bytes)
-	case "fuse-read", "fuse-write", "fuse-sum":
+	case "fuse-read", "fuse-write", "fuse-sum", "small":
 		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
 			return err
 		}
@@ -327,6 +328,8 @@ func serveIO() error {
 		var err error
 		if o.Op == "lane" {
 			r.Sum, err = o.io(o.Bytes, buf)
+		} else if o.Op == "small" {
+			r.Figures, err = small()
 		} else if o.Op == "fuse-write" {
 			err = writeFile(o.Bytes, buf)
 		} else {
