@@ -41,7 +41,7 @@ func MountShare(ctx context.Context, c MountConfig, log *slog.Logger) error {
 	}
 	cfg := mounts.Config{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), AllowOther: c.AllowOther}
 	if c.Share == fsrpc.ShareStore {
-		cfg.StoreDir = c.Dir
+		cfg.StoreDir, cfg.NoOutputs = c.Dir, true
 	} else {
 		cfg.XchgDir = c.Dir
 	}

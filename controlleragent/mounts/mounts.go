@@ -35,6 +35,8 @@ type Config struct {
 	User       string
 	UID, GID   uint32
 	AllowOther bool
+	// NoOutputs makes the store read-only for good.
+	NoOutputs bool
 }
 
 // Shares are one session's. Those not mounted are nil.
@@ -64,7 +66,7 @@ func Mount(cfg Config, log *slog.Logger) (*Mounts, error) {
 	var err error
 	if cfg.StoreDir != "" {
 		if err = clean(cfg.StoreDir); err == nil {
-			m.store, err = storefs.Mount(cfg.StoreDir, storefs.Config{UID: cfg.UID, GID: cfg.GID, AllowOther: cfg.AllowOther, Logger: log})
+			m.store, err = storefs.Mount(cfg.StoreDir, storefs.Config{UID: cfg.UID, GID: cfg.GID, AllowOther: cfg.AllowOther, ReadOnly: cfg.NoOutputs, Logger: log})
 		}
 	}
 	if err == nil && cfg.XchgDir != "" {
