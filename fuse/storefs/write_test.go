@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"winvm/fuse/storefs"
+	"winvm/hostagent/hostfs"
 	"winvm/transport/fsrpc"
 	"winvm/transport/fsrpc/fsrpctest"
 	"winvm/transport/needs"
@@ -203,17 +206,59 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// Within an output the share is as good a file system as xchg.
+// Within an output the share is as good a file system as xchg: mappings too, for which
+// another process has to serve the mount.
 func TestOutputsSuite(t *testing.T) {
-	dir := makeTree(t, "input", "")
-	outputs, host := newOutputs(t, "out")
-	m := newMount(t, storefs.Config{})
-	setSession(t, m, newStore(t, dir, "input"), outputs)
-	if err := os.Mkdir(filepath.Join(m.Dir(), "out"), 0o755); err != nil {
+	needs.FUSE(t)
+	host, dir := t.TempDir(), t.TempDir()
+	cmd := exec.Command("/proc/self/exe", outputsArg, dir, host)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	// A process that maps files of its own mount can hang; xchgfs tests that.
-	fsrpctest.TestMountLimits(t, filepath.Join(m.Dir(), "out"), filepath.Join(host, "out"), fsrpctest.Limits{NoMmap: true})
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the process that serves the mount: %v", err)
+		}
+		wantNoMount(t, dir)
+	})
+	if _, err := stdout.Read(make([]byte, 16)); err != nil {
+		t.Fatalf("no mount: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "out"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fsrpctest.TestMount(t, filepath.Join(dir, "out"), filepath.Join(host, "out"))
+}
+
+// outputsArg makes the test binary the process that serves TestOutputsSuite's mount:
+// arguments where, and the outputs' directory on the host.
+const outputsArg = "outputs-mount"
+
+func outputsMount(dir, host string) error {
+	ctx := context.Background()
+	m, err := storefs.Mount(dir, storefs.Config{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+	if err != nil {
+		return err
+	}
+	tree, err := hostfs.New(hostfs.Config{Root: host, Names: []string{"out"}})
+	if err == nil {
+		err = m.SetSession(ctx, &dirStore{}, tree)
+	}
+	if err == nil {
+		fmt.Println("mounted")
+		_, err = io.Copy(io.Discard, os.Stdin)
+	}
+	return errors.Join(err, m.Close(ctx))
 }
 
 // The kernel doesn't say when it opens outputs' files: what a descriptor allows, it
