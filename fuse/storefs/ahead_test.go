@@ -97,6 +97,7 @@ func TestReadAheadNotAsked(t *testing.T) {
 	for _, f := range []string{"p/a/b/c/f3", "p/d/e/f/f5", "p/g/h/i/f1"} {
 		wantRead(t, filepath.Join(m.Dir(), f), "content")
 	}
+	closeFS(t, m) // and what reads ahead has ended
 	if s, b := store.reads.Load(), store.batches.Load(); s != 3 || b != 0 {
 		t.Errorf("%d reads and %d batches for three files that lie apart", s, b)
 	}
