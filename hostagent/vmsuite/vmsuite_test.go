@@ -122,6 +122,9 @@ func testShares(t *testing.T, lane bool, run string) {
 	defer func() { _ = v.Kill() }()
 	serve(ctx, t, v, region, log)
 	report(ctx, t, v)
+	if lane && region.Lent() < 100 {
+		t.Errorf("only %d requests went through shared memory", region.Lent())
+	}
 }
 
 // serve serves one session with a store that is this source tree.
