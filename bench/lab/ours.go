@@ -38,7 +38,7 @@ func openOurs(ctx context.Context, dir string, log *slog.Logger) (*ours, error) 
 	}
 	o := &ours{}
 	begin := time.Now()
-	if o.store, err = nixstore.Open(ctx, storeDir, paths, log); err != nil {
+	if o.store, err = nixstore.Open(ctx, storeDir, paths, nil, log); err != nil {
 		return nil, err
 	}
 	o.scan = time.Since(begin)
