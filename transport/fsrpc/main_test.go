@@ -13,7 +13,6 @@ import (
 
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
-	"winvm/transport/shm"
 	"winvm/transport/shm/shmtest"
 	"winvm/transport/virtioserial"
 )
@@ -25,25 +24,9 @@ var quietLog = slog.New(slog.DiscardHandler)
 // links are the connections the suites run over.
 var links = map[string]func(testing.TB) (client, server net.Conn){
 	"socketpair": socketpair,
-	"lane":       lane,
 	"mux":        func(t testing.TB) (net.Conn, net.Conn) { return muxStreams(t, false) },
 	"mux, lane":  func(t testing.TB) (net.Conn, net.Conn) { return muxStreams(t, true) },
 }
-
-// lane is a socketpair with shared memory beside it, of fewer slots than there are
-// requests at times.
-func lane(t testing.TB) (net.Conn, net.Conn) {
-	c, s := socketpair(t)
-	cl, sl := shmtest.Lanes(t, 3)
-	return laneConn{c, cl}, laneConn{s, sl}
-}
-
-type laneConn struct {
-	net.Conn
-	lane *shm.Lane
-}
-
-func (c laneConn) Lane() *shm.Lane { return c.lane }
 
 func socketpair(t testing.TB) (net.Conn, net.Conn) {
 	t.Helper()
@@ -66,8 +49,8 @@ func muxStreams(t testing.TB, lane bool) (net.Conn, net.Conn) {
 	h, g := socketpair(t)
 	hcfg := mux.Config{Logger: quietLog, Build: "test"}
 	gcfg := hcfg
-	if lane {
-		hcfg.Lane, gcfg.Lane = shmtest.Regions(t, 8)
+	if lane { // of fewer slots than there are requests at times
+		hcfg.Lane, gcfg.Lane = shmtest.Regions(t, 3)
 	}
 	host, err := mux.NewEndpoint(h.(mux.Link), hcfg)
 	if err != nil {
