@@ -27,6 +27,21 @@ func BenchmarkStream(b *testing.B) {
 	_ = hs.Close()
 }
 
+// BenchmarkBulk is a bulk stream over the same link.
+func BenchmarkBulk(b *testing.B) {
+	hs, gs := socketSessions(b)
+	c, err := hs.OpenBulk(b.Context(), "bulk")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, peer, err := gs.Accept(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	transfer(b, c, peer)
+	_ = hs.Close()
+}
+
 // BenchmarkPortStream is the same where every record needs one copy more and is
 // read by the page, as on a virtio-serial port.
 func BenchmarkPortStream(b *testing.B) {

@@ -9,12 +9,12 @@ import (
 )
 
 // ProtocolVersion is the version of the channel's protocol this package speaks.
-const ProtocolVersion = 1
+const ProtocolVersion = 2
 
 // FeatureLane says that a side has the memory of a shared-memory lane.
 const FeatureLane = 1 << 0
 
-// minWindow is yamux's initial window, which can't be made smaller.
+// minWindow is yamux's initial window, which can't be made smaller, and bulk streams'.
 const minWindow = 256 << 10
 
 // Config says how an [Endpoint] works. The zero value of a field is its default.

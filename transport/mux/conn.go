@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,10 +31,15 @@ type recordConn struct {
 	turn      chan struct{}
 	out       lane
 	closeSent bool
-	front     [headerLen + frameLen]byte
+	front     [trailerLen + headerLen]byte
 	trailer   [trailerLen]byte
-	vec       [3][]byte
+	owed      bool // the trailer of the last record has still to be written
+	vec       [5][]byte
 	buf       []byte // for links without writev
+
+	bulkHead [frameLen]byte
+
+	waiting atomic.Int32 // who wants the turn
 
 	// Of yamux's sending goroutine: a frame's header whose body comes next.
 	head    [frameLen]byte
@@ -104,7 +111,9 @@ var errYamux = fmt.Errorf("%w: yamux ended the session", ErrProtocol)
 func (c *recordConn) Read(p []byte) (int, error) {
 	if c.left == 0 {
 		if err := c.next(); err != nil {
-			if err = c.fail(err); errors.Is(err, ErrClosed) {
+			err = c.fail(err)
+			c.s.bulk.end()
+			if errors.Is(err, ErrClosed) {
 				return 0, io.EOF
 			}
 			return 0, err
@@ -139,6 +148,18 @@ func (c *recordConn) next() error {
 		if err != nil {
 			return err
 		}
+		if typ == typeBulk {
+			if err := c.bulk(length); err != nil {
+				return err
+			}
+			if c.s.bulk.woke {
+				// On one CPU the reader comes back with a buffer for what follows
+				// before that has to be put elsewhere.
+				c.s.bulk.woke = false
+				runtime.Gosched()
+			}
+			continue
+		}
 		// Nothing of a record is believed before its end has been seen: a peer
 		// that was cut off leaves half a one, and the next peer's bytes follow.
 		total := headerLen + length + trailerLen
@@ -162,6 +183,79 @@ func (c *recordConn) next() error {
 		c.left = length
 		return nil
 	}
+}
+
+// bulk takes a record of a bulk stream, whose header has been checked. Nothing of a
+// record is believed before its end has been seen: a peer that was cut off leaves half
+// a one, and the next peer's bytes follow. Its bytes go where they will be read from all
+// the same, which saves a copy; who waits for them is told afterwards.
+func (c *recordConn) bulk(length int) error {
+	br := c.ep.br
+	b, err := br.Peek(headerLen + frameLen)
+	if err != nil {
+		return ioError("read", err)
+	}
+	var front [headerLen + frameLen]byte
+	copy(front[:], b)
+	f, bad := checkBulk(front[headerLen:], length-frameLen, c.peer())
+	var to target
+	if bad == nil {
+		to, bad = c.s.bulk.receive(f, length-frameLen)
+	} else {
+		to.rest = newChunk(length - frameLen)
+	}
+	defer to.end()
+	_, _ = br.Discard(len(front))
+	direct, err := c.fill(to.direct)
+	rest := 0
+	if n := length - frameLen - len(to.direct); err == nil && n > 0 {
+		to.rest.buf = to.rest.buf[:n]
+		rest, err = c.fill(to.rest.buf)
+	}
+	if err == nil {
+		// Of what follows the next header and no more: its body may have a place, too.
+		c.ep.source.most = trailerLen + headerLen + frameLen
+		if b, err = br.Peek(trailerLen); err != nil {
+			err = ioError("read", err)
+		} else {
+			err = c.in.trailer(b)
+		}
+	}
+	if err != nil {
+		c.unread(front[:], to.direct[:direct], to.bytes()[:rest])
+		return err
+	}
+	c.ep.source.most = 0
+	_, _ = br.Discard(trailerLen)
+	c.in.seq++
+	if bad != nil {
+		return bad
+	}
+	return c.s.bulk.received(f, &to)
+}
+
+// fill fills p, from the buffer or straight from the link.
+func (c *recordConn) fill(p []byte) (done int, err error) {
+	for done < len(p) && err == nil {
+		var n int
+		if have := c.ep.br.Buffered(); have > 0 {
+			n, err = c.ep.br.Read(p[done:min(len(p), done+have)])
+		} else {
+			n, err = c.ep.source.Read(p[done:])
+		}
+		done += n
+	}
+	if done < len(p) {
+		return done, ioError("read", err)
+	}
+	return done, nil
+}
+
+// unread puts what was read of a record back in front of what follows: it was none.
+func (c *recordConn) unread(parts ...[]byte) {
+	buffered, _ := c.ep.br.Peek(c.ep.br.Buffered())
+	c.ep.source.back = slices.Concat(append(parts, buffered, c.ep.source.back)...)
+	c.ep.br.Reset(&c.ep.source)
 }
 
 func (c *recordConn) peer() role {
@@ -204,97 +298,6 @@ func (c *recordConn) peerCloses() error {
 	}
 	return ErrClosed
 }
-
-// Write takes a frame's header, or its body, from yamux. Header and body go into
-// one record.
-func (c *recordConn) Write(p []byte) (int, error) {
-	if !c.hasHead {
-		if len(p) != frameLen {
-			return 0, c.fail(fmt.Errorf("%w: yamux wrote %d bytes for a header", ErrProtocol, len(p)))
-		}
-		copy(c.head[:], p)
-		if parseFrame(p).hasBody() {
-			c.hasHead = true
-			return len(p), nil
-		}
-		return len(p), c.sendFrame(nil)
-	}
-	c.hasHead = false
-	return len(p), c.sendFrame(p)
-}
-
-func (c *recordConn) sendFrame(body []byte) error {
-	if frameLen+len(body) > maxPayload {
-		return c.fail(fmt.Errorf("%w: yamux wrote a frame of %d bytes", ErrProtocol, len(body)))
-	}
-	if err := c.lock(); err != nil {
-		return err
-	}
-	if c.closeSent {
-		c.unlock()
-		if body == nil {
-			return nil // windows and the like: the peer has no use for it any more
-		}
-		// The writer has to learn that this wasn't sent, but not before the peer's
-		// own last records are in.
-		<-c.dead
-		return c.why()
-	}
-	defer c.unlock()
-	if err := c.armWrite(c.ep.cfg.WriteTimeout); err != nil {
-		return err
-	}
-	return c.put(typeData, c.head[:], body)
-}
-
-// sendClose sends our close record, once.
-func (c *recordConn) sendClose() error {
-	if err := c.lock(); err != nil {
-		return err
-	}
-	defer c.unlock()
-	if c.closeSent {
-		return nil
-	}
-	if err := c.armWrite(c.ep.cfg.CloseTimeout); err != nil {
-		return err
-	}
-	c.closeSent = true
-	return c.put(typeClose, nil, nil)
-}
-
-// put writes one record in one write.
-func (c *recordConn) put(typ byte, head, body []byte) error {
-	c.out.putHeader(c.front[:], typ, len(head)+len(body))
-	front := c.front[:headerLen+copy(c.front[headerLen:], head)]
-	c.out.putTrailer(c.trailer[:])
-	c.out.seq++
-
-	var err error
-	if conn, ok := c.ep.link.(*net.UnixConn); ok && len(body) > 0 {
-		c.vec = [3][]byte{front, body, c.trailer[:]}
-		vec := net.Buffers(c.vec[:])
-		_, err = vec.WriteTo(conn) // writev
-	} else {
-		c.buf = append(append(append(c.buf[:0], front...), body...), c.trailer[:]...)
-		_, err = c.ep.link.Write(c.buf)
-	}
-	if err != nil {
-		return c.fail(ioError("write", err))
-	}
-	return nil
-}
-
-func (c *recordConn) lock() error {
-	select {
-	case c.turn <- struct{}{}:
-		return nil
-	case <-c.dead:
-		return c.why()
-	}
-}
-
-func (c *recordConn) unlock() { <-c.turn }
 
 // clean reports whether both sides have closed in order. Only after the end.
 func (c *recordConn) clean() bool {

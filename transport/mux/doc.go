@@ -5,8 +5,8 @@
 // # Layers
 //
 //	stream   net.Conn with a name, from Session.Open and Session.Accept
-//	yamux    streams and their windows
-//	records  every yamux frame in one record, written at once, with an epoch
+//	yamux    streams and their windows; beside it: bulk streams
+//	records  every frame in one record, written at once, with an epoch
 //	resync   SYN, ACK, GO: how both sides come to a new session
 //	Link     a virtio-serial port, a unix socket
 //
@@ -58,6 +58,16 @@
 // closes its side too; it is not told, so say in the stream's own protocol who
 // ends it. CloseWrite (on the *[Stream]) ends one direction only.
 //
+// A [*Bulk], from [Session.OpenBulk], is a stream for much data that does without
+// yamux. What arrives for it goes from the link straight to the buffer of the Read that
+// waits, and what is written to it straight to the link: in the guest every copy costs
+// about as much as the port itself. Bulk.ReadFull and Bulk.WriteParts are for who wants
+// all of that (package rpc does). Nothing is believed earlier for it: a Read returns once
+// the record's trailer has been checked, and bytes of a record that turns out to be none
+// are put back for the next resync. For the same reason a Read whose buffer is being
+// filled can't end before the record does; if it has to (Close, a deadline) and the peer
+// has stopped in the middle, the session ends after Config.CloseTimeout.
+//
 // Large writes go out in pieces of some 64 KiB, one at a time for each stream, so
 // a small request waits behind one piece of each bulk stream and no more.
 //
@@ -72,7 +82,8 @@
 // # Trust
 //
 // Whatever comes from the link is bounded before it is believed: records by
-// maxRecord, streams by MaxStreams, buffered bytes by MaxStreams x Window.
+// maxRecord, streams by MaxStreams, buffered bytes by MaxStreams x Window (bulk streams
+// may take twice that to hold them).
 // Epoch and trailer protect from mistakes - old bytes, lost bytes, two peers -
 // and not from an attacker, who is one end of the link anyway.
 package mux

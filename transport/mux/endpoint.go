@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -26,8 +27,9 @@ type Endpoint struct {
 
 	// turn is held (full) by Dial or Accept and then by their session. It guards
 	// br, which keeps what was read too far, and quiet.
-	turn chan struct{}
-	br   *bufio.Reader
+	turn   chan struct{}
+	br     *bufio.Reader
+	source source // under br
 	// quiet: nobody can be taking this side for a member of a session that it
 	// isn't in, so there is no need for a HELLO, and after a close in order there
 	// must be none.
@@ -44,14 +46,36 @@ func NewEndpoint(link Link, cfg Config) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Endpoint{
+	e := &Endpoint{
 		link:    link,
 		cfg:     cfg,
 		log:     cfg.Logger,
 		closing: make(chan struct{}),
 		turn:    make(chan struct{}, 1),
-		br:      bufio.NewReaderSize(link, readBuf),
-	}, nil
+		source:  source{link: link},
+	}
+	e.br = bufio.NewReaderSize(&e.source, readBuf)
+	return e, nil
+}
+
+// A source is the link, with what was taken from it and put back in front.
+type source struct {
+	link io.Reader
+	back []byte
+	most int // of the next read from the link; 0: no limit
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if len(s.back) > 0 {
+		n := copy(p, s.back)
+		s.back = s.back[n:]
+		return n, nil
+	}
+	if s.most > 0 {
+		p = p[:min(len(p), s.most)]
+		s.most = 0
+	}
+	return s.link.Read(p)
 }
 
 // Close closes the link and with it the session on it, without the courtesies of

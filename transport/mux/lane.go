@@ -36,3 +36,8 @@ var _ shm.Carrier = (*Stream)(nil)
 
 // Lane returns the shared memory beside the stream: its session's.
 func (st *Stream) Lane() *shm.Lane { return st.s.lane }
+
+var _ shm.Carrier = (*Bulk)(nil)
+
+// Lane returns the shared memory beside the stream: its session's.
+func (st *Bulk) Lane() *shm.Lane { return st.s.lane }

@@ -20,6 +20,7 @@ const (
 const (
 	typeData  = 1 // the payload is one yamux frame
 	typeClose = 2 // no payload; the sender sends nothing after it
+	typeBulk  = 3 // the payload is one frame of a bulk stream
 )
 
 // lane is one direction of a session: what its next record has to look like.
@@ -55,7 +56,7 @@ func (l *lane) header(b []byte) (typ byte, length int, err error) {
 	}
 	typ, length = b[0], int(binary.BigEndian.Uint32(b[0:])&0xffffff)
 	switch {
-	case typ == typeData && length >= frameLen && length <= maxPayload:
+	case (typ == typeData || typ == typeBulk) && length >= frameLen && length <= maxPayload:
 	case typ == typeClose && length == 0:
 	default:
 		return 0, 0, fmt.Errorf("%w: type %d with %d bytes", ErrRecord, typ, length)
@@ -93,6 +94,7 @@ const (
 
 	flagSYN = 1
 	flagFIN = 4
+	flagRST = 8
 )
 
 type frame struct {
@@ -110,6 +112,15 @@ func parseFrame(b []byte) frame {
 		length: binary.BigEndian.Uint32(b[8:]),
 	}
 }
+
+func (f frame) put(b []byte) {
+	b[0], b[1] = 0, f.typ
+	binary.BigEndian.PutUint16(b[2:], f.flags)
+	binary.BigEndian.PutUint32(b[4:], f.stream)
+	binary.BigEndian.PutUint32(b[8:], f.length)
+}
+
+func (f frame) has(flag uint16) bool { return f.flags&flag != 0 }
 
 // hasBody reports whether a body follows the frame's header.
 func (f frame) hasBody() bool { return f.typ == frameData && f.length > 0 }
@@ -140,4 +151,20 @@ func checkFrame(payload []byte, peer role) (frame, error) {
 // yamux's client, opens odd ones.
 func opens(r role, stream uint32) bool {
 	return stream != 0 && (stream%2 == 1) == (r == roleHost)
+}
+
+// checkBulk checks that head, with a body of that many bytes behind it, is a frame of a
+// bulk stream that the peer may send. It has the layout of yamux's.
+func checkBulk(head []byte, body int, peer role) (frame, error) {
+	f := parseFrame(head)
+	switch {
+	case head[0] != 0 || f.typ > frameWindow || f.flags&^(flagSYN|flagFIN|flagRST) != 0:
+		return f, fmt.Errorf("%w: bulk frame % x", ErrProtocol, head)
+	case f.typ == frameData && int64(f.length) != int64(body), f.typ == frameWindow && body != 0:
+		return f, fmt.Errorf("%w: bulk frame of type %d and length %d in a record with %d bytes for it",
+			ErrProtocol, f.typ, f.length, body)
+	case f.has(flagSYN) && (f.typ != frameData || !opens(peer, f.stream)):
+		return f, fmt.Errorf("%w: bulk stream %d is not the peer's to open", ErrProtocol, f.stream)
+	}
+	return f, nil
 }

@@ -202,6 +202,7 @@ func TestOldBytes(t *testing.T) {
 	oldHello := old["hello"]
 	var records []byte
 	l := lane{epoch: 0x01020304, seal: 5}
+	oldSYN.maxVersion = ProtocolVersion
 	for range 10 {
 		b := make([]byte, headerLen+maxPayload+trailerLen)
 		l.putHeader(b, typeData, maxPayload)

@@ -63,11 +63,10 @@ func TestRecordGolden(t *testing.T) {
 	k := hs.keys()
 	l := lane{epoch: k.epoch, seal: k.hostSeal}
 	var b []byte
-	for _, payload := range [][]byte{[]byte("\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04\x00\x00"), nil} {
-		typ := byte(typeData)
-		if payload == nil {
-			typ = typeClose
-		}
+	opened := make([]byte, frameLen, frameLen+1)
+	frame{typ: frameData, flags: flagSYN, stream: 1, length: 1}.put(opened)
+	for i, payload := range [][]byte{[]byte("\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04\x00\x00"), append(opened, 'x'), nil} {
+		typ := []byte{typeData, typeBulk, typeClose}[i]
 		var h [headerLen]byte
 		var tr [trailerLen]byte
 		l.putHeader(h[:], typ, len(payload))
@@ -234,6 +233,9 @@ func FuzzRecords(f *testing.F) {
 	f.Add(append(bytes.Clone(open), open...))
 	f.Add(record(0, typeData, "\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00")) // ping
 	f.Add(append(bytes.Clone(open[:30]), make([]byte, padLen)...))
+	bulk := record(0, typeBulk, "\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00\x01x")
+	f.Add(append(bytes.Clone(bulk), record(1, typeBulk, "\x00\x00\x00\x04\x00\x00\x00\x02\x00\x00\x00\x03abc")...))
+	f.Add(append(bytes.Clone(bulk), record(1, typeBulk, "\x00\x01\x00\x08\x00\x00\x00\x02\x00\x00\x00\x00")...))
 	for _, r := range samples() {
 		f.Add(append(bytes.Clone(open), r.append(nil)...))
 	}
@@ -243,11 +245,17 @@ func FuzzRecords(f *testing.F) {
 			t.Fatal(err)
 		}
 		c := newRecordConn(e, hs)
-		c.s = &Session{conn: c, ep: e, fins: map[uint32]struct{}{}}
+		c.s = &Session{conn: c, ep: e, fins: map[uint32]struct{}{}, slots: make(chan struct{}, 2), accepted: make(chan named, 2)}
+		c.s.bulk = newBulks(c.s, roleHost)
 		c.s.taken.Store(1 << 40) // nothing to settle
 		got, err := io.ReadAll(c)
 		if err == nil {
 			err = c.why()
+		}
+		for id, st := range c.s.bulk.streams {
+			if !opens(roleGuest, id) || st.queue.len+int(st.window) != minWindow {
+				t.Errorf("stream %d: %d bytes wait, %d more may come", id, st.queue.len, st.window)
+			}
 		}
 		known := false
 		for _, k := range []error{ErrClosed, ErrPeerGone, ErrSuperseded, ErrEpoch, ErrRecord, ErrProtocol} {

@@ -25,6 +25,12 @@ const (
 	maxFINs = 4096
 )
 
+// named is a stream of either kind.
+type named interface {
+	net.Conn
+	Name() string
+}
+
 // Session is a set of streams between the host agent and the controller agent.
 // All its methods may be called by any goroutine.
 type Session struct {
@@ -33,8 +39,10 @@ type Session struct {
 	ym   *yamux.Session
 	lane *shm.Lane
 
+	bulk *bulk
+
 	slots    chan struct{} // full: MaxStreams of the peer's streams are open
-	accepted chan *Stream
+	accepted chan named
 
 	opened atomic.Int64  // streams the peer has opened,
 	taken  atomic.Int64  // and those that yamux has given to us
@@ -58,11 +66,12 @@ func (e *Endpoint) newSession(hs handshake) *Session {
 		conn:     newRecordConn(e, hs),
 		lane:     e.openLane(&hs),
 		slots:    make(chan struct{}, e.cfg.MaxStreams),
-		accepted: make(chan *Stream, e.cfg.MaxStreams),
+		accepted: make(chan named, e.cfg.MaxStreams),
 		tick:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		fins:     make(map[uint32]struct{}),
 	}
+	s.bulk = newBulks(s, hs.role)
 	s.conn.s = s
 	s.conn.turn <- struct{}{}
 	e.log.Debug("session begins", "epoch", s.Epoch(), "version", hs.version,
@@ -86,6 +95,7 @@ func (e *Endpoint) newSession(hs handshake) *Session {
 	}
 	s.ym = ym
 	s.wg.Go(s.acceptLoop)
+	s.wg.Go(s.bulk.controlLoop)
 	go s.finish()
 
 	e.mu.Lock()
@@ -102,10 +112,14 @@ func (e *Endpoint) newSession(hs handshake) *Session {
 func (s *Session) finish() {
 	<-s.ym.CloseChan()
 	_ = s.ym.Close() // waits for yamux's own Close
+	s.bulk.end()
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
 	s.wg.Wait()
+	// Nobody may still write: the link is the next session's soon. A write that is
+	// under way has been broken off.
+	s.conn.turn <- struct{}{}
 	cause := s.conn.why()
 	if cause == errYamux && s.yamuxErr != nil { //nolint:errorlint // that very one, with nothing added yet
 		cause = fmt.Errorf("%w: %w", errYamux, s.yamuxErr)
@@ -244,19 +258,19 @@ func (s *Session) Open(ctx context.Context, name string) (net.Conn, error) {
 func (s *Session) Accept(ctx context.Context) (name string, conn net.Conn, err error) {
 	select {
 	case st := <-s.accepted:
-		return st.name, st, nil
+		return st.Name(), st, nil
 	default:
 	}
 	select {
 	case st := <-s.accepted:
-		return st.name, st, nil
+		return st.Name(), st, nil
 	case <-ctx.Done():
 		return "", nil, fmt.Errorf("mux: accept stream: %w", ctx.Err())
 	case <-s.done:
 	}
 	select { // nothing is added any more
 	case st := <-s.accepted:
-		return st.name, st, nil
+		return st.Name(), st, nil
 	default:
 		return "", nil, fmt.Errorf("mux: accept stream: %w", s.err)
 	}

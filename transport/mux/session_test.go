@@ -22,7 +22,7 @@ func TestSession(t *testing.T) {
 			hs, gs := connect(t, he, ge)
 			ping(t, hs, gs, 300_000)
 			ping(t, gs, hs, 1)
-			if hs.Features() != 0b0010 || gs.Features() != 0b0010 || hs.PeerVersion() != "guest-1.2" || gs.Version() != 1 {
+			if hs.Features() != 0b0010 || gs.Features() != 0b0010 || hs.PeerVersion() != "guest-1.2" || gs.Version() != ProtocolVersion {
 				t.Errorf("features %b, %b; peer %q", hs.Features(), gs.Features(), hs.PeerVersion())
 			}
 			if hs.Err() != nil {
