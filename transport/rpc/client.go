@@ -10,10 +10,6 @@ import (
 	"winvm/transport/shm"
 )
 
-// readBuffer is what the reader takes off the stream at once; the body of a
-// large response goes past it into the caller's buffer.
-const readBuffer = 64 << 10
-
 // A Client sends requests over a stream and matches the responses.
 type Client struct {
 	conn        io.ReadWriteCloser
@@ -23,6 +19,7 @@ type Client struct {
 	lane *shm.Lane // nil: there is none
 
 	turn chan struct{} // holds one token while a frame is written; taken alone
+	head []byte        // the writer's
 	wbuf []byte        // the writer's
 
 	mu      sync.Mutex // guards what follows
@@ -219,14 +216,14 @@ func (c *Client) send(ctx context.Context, h header, where place, head, tail []b
 	if h.errno != 0 {
 		front += laneSize
 	}
-	c.wbuf = append(c.wbuf[:0], make([]byte, front)...)
-	h.put(c.wbuf)
+	c.head = append(c.head[:0], make([]byte, front)...)
+	h.put(c.head)
 	if h.errno != 0 {
-		where.put(c.wbuf[headerSize:])
+		where.put(c.head[headerSize:])
 	}
-	c.wbuf = append(c.wbuf, head...)
-	c.wbuf = append(c.wbuf, tail...)
-	if _, err := c.conn.Write(c.wbuf); err != nil {
+	c.head = append(c.head, head...)
+	var err error
+	if c.wbuf, err = writeParts(c.conn, c.head, tail, c.wbuf); err != nil {
 		c.fail(closedError(err))
 	}
 	return true
@@ -279,7 +276,7 @@ func (c *Client) readOne(r *bufio.Reader, buf *[headerSize]byte) error {
 	} else {
 		p.body = make([]byte, h.length)
 	}
-	_, err = io.ReadFull(r, p.body)
+	err = readBody(r, c.conn, p.body)
 	switch {
 	case err != nil:
 		p.body, p.err = nil, closedError(err)

@@ -46,9 +46,11 @@ func (r *Response) Shrink(n int) {
 // reserve makes room for n more bytes and, at first, for the header before them.
 func (r *Response) reserve(n int) {
 	if cap(r.buf) == 0 {
-		r.buf = make([]byte, headerSize, headerSize+n)
+		r.buf = getBuffer(headerSize + n)[:headerSize]
 	}
 	if need := len(r.buf) + n; need > cap(r.buf) {
-		r.buf = append(make([]byte, 0, need), r.buf...)
+		old := r.buf
+		r.buf = append(getBuffer(need)[:0], old...)
+		putBuffer(old)
 	}
 }

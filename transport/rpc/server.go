@@ -24,7 +24,8 @@ type Limits struct {
 	Lane *shm.Lane
 }
 
-// A Handler carries out one request. body is its own until it returns. So is tail,
+// A Handler carries out one request. body is its own until it returns, and then the
+// next request's. So is tail,
 // what comes behind body if the caller put that into the lane (nil if not; see
 // [Limits.Lane]): but the peer can change those bytes at any time. They may be passed
 // on, and must be copied before anything is made of them. An error becomes an errno by
@@ -88,8 +89,8 @@ func (s *server) read(ctx context.Context) error {
 			}
 		}
 		slots <- struct{}{} // before the allocation; handlers always end
-		body := make([]byte, h.length)
-		if _, err := io.ReadFull(r, body); err != nil {
+		body := getBuffer(int(h.length))
+		if err := readBody(r, s.conn, body); err != nil {
 			if shared != nil {
 				s.limits.Lane.Return()
 			}
@@ -139,6 +140,8 @@ func (s *server) answer(ctx context.Context, h header, body, shared []byte) {
 		resp.room = shared
 	}
 	err := s.call(ctx, h.op, body, tail, &resp)
+	putBuffer(body)
+	defer func() { putBuffer(resp.buf) }()
 	out := header{tag: h.tag, op: h.op}
 	if err != nil {
 		text := err.Error()
@@ -154,10 +157,23 @@ func (s *server) answer(ctx context.Context, h header, body, shared []byte) {
 	out.put(resp.buf)
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	if _, err := s.conn.Write(resp.buf); err != nil && ctx.Err() == nil {
+	if err := s.write(resp.buf); err != nil && ctx.Err() == nil {
 		s.log.Debug("response not sent", "op", h.op, "err", err)
 		_ = s.conn.Close()
 	}
+}
+
+// write writes a frame; the header of a large one by itself, so that its reader knows
+// where the body belongs before that comes.
+func (s *server) write(frame []byte) error {
+	if len(frame) >= largeBody {
+		if _, err := s.conn.Write(frame[:headerSize]); err != nil {
+			return err
+		}
+		frame = frame[headerSize:]
+	}
+	_, err := s.conn.Write(frame)
+	return err
 }
 
 // wireErrno is the number for an error: never 0, which would mean success.
