@@ -163,7 +163,7 @@ func (h *handler) Attach(ctx context.Context, r agentrpc.AttachRequest) (agentrp
 	begin := time.Now()
 	var shares mounts.Shares
 	for _, name := range r.Shares {
-		conn, err := h.session.Open(ctx, fsrpc.StreamName(name))
+		conn, err := h.session.OpenBulk(ctx, fsrpc.StreamName(name))
 		if err != nil {
 			return agentrpc.AttachResponse{}, fmt.Errorf("share %q: %w", name, err)
 		}

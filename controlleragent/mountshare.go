@@ -120,7 +120,7 @@ func serveMount(ctx context.Context, c MountConfig, conn *net.UnixConn, m *mount
 	if err != nil {
 		return err
 	}
-	stream, err := s.Open(ctx, fsrpc.StreamName(c.Share))
+	stream, err := s.OpenBulk(ctx, fsrpc.StreamName(c.Share))
 	if err != nil {
 		return err
 	}

@@ -132,14 +132,14 @@ func dialOurs(ctx context.Context, withLane bool) (*mux.Session, func(), error) 
 
 func attach(ctx context.Context, m *mounts.Mounts, s *mux.Session) error {
 	var shares mounts.Shares
-	conn, err := s.Open(ctx, fsrpc.StreamName(fsrpc.ShareStore))
+	conn, err := s.OpenBulk(ctx, fsrpc.StreamName(fsrpc.ShareStore))
 	if err != nil {
 		return err
 	}
 	if shares.Store, err = fsrpc.AttachStore(ctx, conn); err != nil {
 		return err
 	}
-	if conn, err = s.Open(ctx, fsrpc.StreamName(fsrpc.ShareXchg)); err != nil {
+	if conn, err = s.OpenBulk(ctx, fsrpc.StreamName(fsrpc.ShareXchg)); err != nil {
 		return err
 	}
 	if shares.Xchg, err = fsrpc.AttachTree(ctx, conn); err != nil {

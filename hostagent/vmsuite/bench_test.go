@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"winvm/hostagent/export"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/image/recipe"
@@ -35,17 +37,22 @@ const benchBytes = 64 << 20
 // by layer, in one run: the port itself, a stream, the RPC, a file through FUSE. The
 // ratio to the port's figure is what can be compared between machines.
 //
-// WINVM_BENCH_PROFILE=DIR puts CPU profiles of both agents there.
+// WINVM_BENCH_PROFILE=DIR puts CPU profiles of both agents and of the guest's kernel
+// there.
 func BenchmarkWire(b *testing.B) {
 	w := startWire(b, false)
-	port := w.vm.Port(port)
-	w.run(b, "raw/in", func(b *testing.B) { w.order(b, "raw-read", func() { pour(b, port) }) })
-	w.run(b, "raw/out", func(b *testing.B) { w.order(b, "raw-write", func() { drain(b, port) }) })
+	for _, n := range []int{1, 2, 4} {
+		name := map[int]string{1: "raw", 2: "raw2", 4: "raw4"}[n]
+		w.run(b, name+"/in", func(b *testing.B) { w.raw(b, "raw-read", n, pour) })
+		w.run(b, name+"/out", func(b *testing.B) { w.raw(b, "raw-write", n, drain) })
+	}
 	w.session(b)
-	w.run(b, "stream/in", func(b *testing.B) { w.stream(b, "sink", func(c net.Conn) { pour(b, c) }) })
-	w.run(b, "stream/out", func(b *testing.B) { w.stream(b, "source", func(c net.Conn) { drain(b, c) }) })
+	for name, open := range map[string]opener{"yamux": w.s.Open, "bulk": w.s.OpenBulk} {
+		w.run(b, name+"/in", func(b *testing.B) { w.stream(b, open, "sink", pour) })
+		w.run(b, name+"/out", func(b *testing.B) { w.stream(b, open, "source", drain) })
+	}
 	for _, op := range []string{"rpc-read", "rpc-write", "fuse-read", "fuse-write"} {
-		w.run(b, strings.Replace(op, "-", "/", 1), func(b *testing.B) { w.order(b, op, func() {}) })
+		w.run(b, strings.Replace(op, "-", "/", 1), func(b *testing.B) { w.order(b, op, 0, func() {}) })
 	}
 	w.check(b)
 	b.Run("rtt/idle", func(b *testing.B) { w.roundTrips(b) })
@@ -77,13 +84,17 @@ func startWire(b *testing.B, lane bool) *wire {
 		b.Fatal(err)
 	}
 	w := &wire{dir: b.TempDir(), content: make([]byte, benchBytes), profiles: os.Getenv("WINVM_BENCH_PROFILE")}
+	do := "winvm.do=bench"
+	if w.profiles != "" {
+		do += " profile=2"
+	}
 	cfg := vm.Config{
 		Logger: log, ConsoleLog: filepath.Join(b.TempDir(), "console"),
 		Machine: qemu.Machine{
 			Name: "controller", Memory: qemu.Memory{MiB: 512},
-			Kernel: a.Path(recipe.Kernel), Initrd: initrd(b, a), Append: "console=ttyS0 quiet panic=-1 no_timer_check winvm.do=bench",
+			Kernel: a.Path(recipe.Kernel), Initrd: initrd(b, a), Append: "console=ttyS0 quiet panic=-1 no_timer_check " + do,
 			Drives: []qemu.Drive{{ID: "root", File: a.Path(recipe.Root), Format: "raw", ReadOnly: true}},
-			Ports:  []qemu.Port{{Name: port}, {Name: "winvm.ctl"}},
+			Ports:  []qemu.Port{{Name: ports[0]}, {Name: "winvm.ctl"}, {Name: ports[1]}, {Name: ports[2]}, {Name: ports[3]}},
 		},
 	}
 	if lane {
@@ -100,11 +111,14 @@ func startWire(b *testing.B, lane bool) *wire {
 }
 
 // order has the guest do something while f does the host's part, over and over.
-func (w *wire) order(b *testing.B, op string, f func()) {
+func (w *wire) order(b *testing.B, op string, ports int, f func()) {
 	b.SetBytes(benchBytes)
 	var sum answer
 	for b.Loop() {
-		r := w.ask(b, op, f)
+		b.StopTimer()
+		w.ask(b, order{Op: "cold"}, func() {})
+		b.StartTimer()
+		r := w.ask(b, order{Op: op, Bytes: benchBytes, Ports: ports}, f)
 		sum.User, sum.System, sum.IRQ = sum.User+r.User, sum.System+r.System, sum.IRQ+r.IRQ
 	}
 	mib := float64(b.N) * benchBytes / (1 << 20)
@@ -116,28 +130,34 @@ type answer struct {
 	Err               string
 	User, System, IRQ int64 // ms
 	Profile           []byte
+	Kernel            string
 	Sum               uint64
 	Figures           map[string]float64
 }
 
-func (w *wire) ask(b *testing.B, op string, f func()) answer {
-	b.Helper()
-	return w.askFor(b, map[string]any{"Op": op, "Bytes": benchBytes}, f)
+// order is what the guest is asked for; see inside.
+type order struct {
+	Op           string
+	Bytes, Ports int
 }
 
-func (w *wire) askFor(b *testing.B, order map[string]any, f func()) answer {
+func (w *wire) ask(b *testing.B, o order, f func()) answer {
 	b.Helper()
-	op := order["Op"]
-	if err := w.orders.Encode(order); err != nil {
+	return w.askFor(b, o, f)
+}
+
+func (w *wire) askFor(b *testing.B, o any, f func()) answer {
+	b.Helper()
+	if err := w.orders.Encode(o); err != nil {
 		b.Fatal(err)
 	}
 	f()
 	var r answer
 	if err := w.reports.Decode(&r); err != nil {
-		b.Fatalf("%s: %v; console: %s", op, err, w.vm.ConsoleTail())
+		b.Fatalf("%v: %v; console: %s", o, err, w.vm.ConsoleTail())
 	}
 	if r.Err != "" {
-		b.Fatalf("%s: %s", op, r.Err)
+		b.Fatalf("%v: %s", o, r.Err)
 	}
 	return r
 }
@@ -154,37 +174,55 @@ func (w *wire) run(b *testing.B, name string, f func(b *testing.B)) {
 			b.Fatal(err)
 		}
 		defer func() { _ = file.Close() }()
-		w.ask(b, "profile", func() {})
+		w.ask(b, order{Op: "profile"}, func() {})
 		if err := pprof.StartCPUProfile(file); err != nil {
 			b.Fatal(err)
 		}
 		f(b)
 		pprof.StopCPUProfile()
-		p := w.ask(b, "profiled", func() {}).Profile
-		if err := os.WriteFile(filepath.Join(w.profiles, "guest-"+strings.ReplaceAll(name, "/", "-")), p, 0o644); err != nil {
+		p := w.ask(b, order{Op: "profiled"}, func() {})
+		path := filepath.Join(w.profiles, "guest-"+strings.ReplaceAll(name, "/", "-"))
+		err = errors.Join(os.WriteFile(path, p.Profile, 0o644), os.WriteFile(path+".kernel", []byte(p.Kernel), 0o644))
+		if err != nil {
 			b.Fatal(err)
 		}
 	})
 }
 
-func pour(b *testing.B, c io.Writer) {
-	b.Helper()
+func pour(c net.Conn, n int) error {
 	buf := make([]byte, 1<<20)
-	for n := 0; n < benchBytes; n += len(buf) {
+	for ; n > 0; n -= len(buf) {
 		if _, err := c.Write(buf); err != nil {
-			b.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
-func drain(b *testing.B, c io.Reader) {
-	b.Helper()
+func drain(c net.Conn, n int) error {
 	buf := make([]byte, 1<<20)
-	for n := 0; n < benchBytes; n += len(buf) {
+	for ; n > 0; n -= len(buf) {
 		if _, err := io.ReadFull(c, buf); err != nil {
-			b.Fatal(err)
+			return err
 		}
 	}
+	return nil
+}
+
+// ports are those of the VM; the first is the one that the session runs over.
+var ports = []string{port, "winvm.2", "winvm.3", "winvm.4"}
+
+// raw moves the bytes over some ports at once.
+func (w *wire) raw(b *testing.B, op string, n int, f func(c net.Conn, n int) error) {
+	w.order(b, op, n, func() {
+		var g errgroup.Group
+		for _, name := range ports[:n] {
+			g.Go(func() error { return f(w.vm.Port(name), benchBytes/n) })
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	})
 }
 
 // session begins the session and serves the shares: a store with one file, an empty
@@ -220,7 +258,7 @@ func (w *wire) session(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = ep.Close() })
-	w.ask(b, "session", func() {
+	w.ask(b, order{Op: "session"}, func() {
 		if w.s, err = ep.Dial(b.Context()); err != nil {
 			b.Fatal(err)
 		}
@@ -239,9 +277,12 @@ func (w *wire) session(b *testing.B) {
 	})
 }
 
+// opener opens a stream of either kind.
+type opener func(ctx context.Context, name string) (net.Conn, error)
+
 // stream is order for a stream of the guest's; see inside.
-func (w *wire) stream(b *testing.B, name string, f func(c net.Conn)) {
-	c, err := w.s.Open(b.Context(), name)
+func (w *wire) stream(b *testing.B, open opener, name string, f func(c net.Conn, n int) error) {
+	c, err := open(b.Context(), name)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -252,7 +293,9 @@ func (w *wire) stream(b *testing.B, name string, f func(c net.Conn)) {
 		if _, err := c.Write(binary.BigEndian.AppendUint64(nil, benchBytes)); err != nil {
 			b.Fatal(err)
 		}
-		f(c)
+		if err := f(c, benchBytes); err != nil {
+			b.Fatal(err)
+		}
 		if _, err := io.ReadFull(c, ack); err != nil {
 			b.Fatal(err)
 		}
@@ -266,10 +309,11 @@ func (w *wire) check(b *testing.B) {
 	for i := 0; i < benchBytes; i += 8 {
 		sum = sum*31 + binary.LittleEndian.Uint64(w.content[i:])
 	}
-	if got := w.ask(b, "fuse-sum", func() {}).Sum; got != sum {
+	if got := w.ask(b, order{Op: "fuse-sum", Bytes: benchBytes}, func() {}).Sum; got != sum {
 		b.Errorf("the guest has read other bytes than the file's")
 	}
-	w.ask(b, "fuse-write", func() {})
+	w.ask(b, order{Op: "cold"}, func() {})
+	w.ask(b, order{Op: "fuse-write", Bytes: benchBytes}, func() {})
 	written, err := os.ReadFile(filepath.Join(w.dir, "xchg", "file"))
 	if err != nil || len(written) != benchBytes {
 		b.Fatalf("%d bytes written: %v", len(written), err)
@@ -315,7 +359,8 @@ func (w *wire) beside(b *testing.B, op string, f func(b *testing.B)) {
 			case <-stop:
 				return
 			default:
-				w.ask(b, op, func() {})
+				w.ask(b, order{Op: "cold"}, func() {})
+				w.ask(b, order{Op: op, Bytes: benchBytes}, func() {})
 			}
 		}
 	}()

@@ -27,7 +27,7 @@ func BenchmarkSmall(b *testing.B) {
 	const rounds = 5
 	all := map[string][]float64{}
 	for range rounds {
-		for name, us := range w.ask(b, "small", func() {}).Figures {
+		for name, us := range w.ask(b, order{Op: "small"}, func() {}).Figures {
 			all[name] = append(all[name], us)
 		}
 	}

@@ -110,7 +110,7 @@ func serve(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range []string{xchg, other} {
-		conn, err := s.Open(ctx, fsrpc.StreamName(fsrpc.ShareXchg))
+		conn, err := s.OpenBulk(ctx, fsrpc.StreamName(fsrpc.ShareXchg))
 		if err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func serve(ctx context.Context) error {
 		}
 		m.SetTree(tree)
 	}
-	conn, err := s.Open(ctx, fsrpc.StreamName(fsrpc.ShareStore))
+	conn, err := s.OpenBulk(ctx, fsrpc.StreamName(fsrpc.ShareStore))
 	if err != nil {
 		return err
 	}

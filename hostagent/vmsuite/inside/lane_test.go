@@ -80,7 +80,7 @@ func (b *bench) lane(ctx context.Context, o order, r *report) error {
 // attach attaches and mounts the shares of one side.
 func (b *bench) attach(ctx context.Context, l lanes, s *side) error {
 	open := func(share string) (net.Conn, error) {
-		conn, err := b.sess.Open(ctx, fsrpc.StreamName(share))
+		conn, err := b.sess.OpenBulk(ctx, fsrpc.StreamName(share))
 		if l.Wire && err == nil {
 			conn = noLane{conn}
 		}
