@@ -45,8 +45,19 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 		f.release(s, h)
 		return st
 	}
-	out.Fh = f.handles.add(&file{s, h})
+	out.Fh, out.OpenFlags = f.opened(s, h, in.Flags)
 	return fuse.OK
+}
+
+// opened makes the fh of a file that was opened, and says how the kernel is to use it.
+func (f *FS) opened(s *session, h fsrpc.HandleID, flags uint32) (fh uint64, openFlags uint32) {
+	appends := flags&unix.O_APPEND != 0 && !f.cfg.Writeback
+	if appends {
+		// Through its page cache the kernel cuts a write(2) at page boundaries into
+		// several requests, between which the host may append what others write.
+		openFlags |= fuse.FOPEN_DIRECT_IO
+	}
+	return f.handles.add(&file{s: s, id: h, appends: appends}), openFlags
 }
 
 // Open implements fuse.RawFileSystem.
@@ -59,7 +70,7 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if err != nil {
 		return s.status(err)
 	}
-	out.Fh = f.handles.add(&file{s, h})
+	out.Fh, out.OpenFlags = f.opened(s, h, in.Flags)
 	return fuse.OK
 }
 
@@ -104,7 +115,21 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if n < 0 || n > len(data) {
 		return 0, fuse.EIO
 	}
+	if h.appends {
+		f.uncache(in.NodeId, in.Offset)
+	}
 	return uint32(n), fuse.OK
+}
+
+// uncache makes the kernel forget a file's contents from off on: those that were written
+// past its cache, which others that have the file open read through.
+func (f *FS) uncache(nodeid, off uint64) {
+	f.mu.Lock()
+	server := f.server
+	f.mu.Unlock()
+	if server != nil {
+		server.InodeNotify(nodeid, int64(off), 0) // ENOENT: it had nothing
+	}
 }
 
 // Flush implements fuse.RawFileSystem: with ENOSYS the kernel itself writes what

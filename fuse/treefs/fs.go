@@ -60,8 +60,10 @@ func (c *Config) setDefaults() {
 
 // Capabilities are the FUSE capabilities a mount should ask for: a listing's
 // attributes only if they are used, O_TRUNC within the open, and no getxattr
-// before each write (the host side never keeps setuid bits).
-const Capabilities = fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2
+// before each write (the host side never keeps setuid bits). Files open for appending
+// can be mapped shared only where the kernel knows CAP_DIRECT_IO_ALLOW_MMAP (6.6).
+const Capabilities = fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2 |
+	fuse.CAP_DIRECT_IO_ALLOW_MMAP
 
 // FS is a fuse.RawFileSystem over the Tree of the current session.
 type FS struct {

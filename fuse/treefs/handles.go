@@ -10,8 +10,9 @@ import (
 
 // A file is an open regular file of one session.
 type file struct {
-	s  *session
-	id fsrpc.HandleID
+	s       *session
+	id      fsrpc.HandleID
+	appends bool // opened with O_APPEND: the kernel doesn't cache what is written
 }
 
 func (h *file) release(f *FS) { f.release(h.s, h.id) }
