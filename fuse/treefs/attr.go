@@ -155,6 +155,7 @@ func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 		a, err = s.tree.Getattr(s.ctx, n, h)
 	} else {
 		a, err = s.tree.Setattr(s.ctx, n, h, set)
+		f.changes.mark(n)
 	}
 	return f.attrOut(s, n, &a, err, out)
 }

@@ -31,6 +31,7 @@ type dir struct {
 	first   uint64
 	entries []fsrpc.DirEntry
 	at      time.Time
+	clock   uint64 // of FS.changes, when it was asked for
 	end     bool
 }
 
@@ -153,7 +154,7 @@ func (d *dir) add(e *fsrpc.DirEntry, next uint64, out *fuse.DirEntryList, plus b
 		return false
 	}
 	// Without a node the kernel takes the name and nothing else.
-	if a.Node > fsrpc.RootNode && a.Node <= maxNode && f.commit(d.s, d.nodeid, e.Name, a.Node) {
+	if a.Node > fsrpc.RootNode && a.Node <= maxNode && !f.changes.since(d.clock, a.Node) && f.commit(d.s, d.nodeid, e.Name, a.Node) {
 		f.fillEntry(d.s, &a, time.Since(d.at), eo)
 		e.Attr.Node = 0 // the reference is the kernel's now
 	}
@@ -221,11 +222,12 @@ func (d *dir) fetch(attrs bool) fuse.Status {
 		d.pieces = append(d.pieces, next)
 		last = &d.pieces[len(d.pieces)-1]
 	}
+	clock := d.f.changes.clock()
 	entries, err := d.s.tree.Readdir(d.s.ctx, d.id, last.off, fetchSize, attrs)
 	if err != nil {
 		return d.s.status(err)
 	}
-	d.at, d.end = time.Now(), len(entries) == 0
+	d.at, d.clock, d.end = time.Now(), clock, len(entries) == 0
 	if d.end {
 		return fuse.OK
 	}

@@ -32,7 +32,8 @@
 // another timeout.
 //
 // Listings are fetched in large pieces with attributes and handed to the kernel
-// page by page; attributes age meanwhile, and their timeout shrinks with it. Lookup
+// page by page; attributes age meanwhile, and their timeout shrinks with it. Those of a
+// file that was changed through the mount since are not handed out. Lookup
 // references that the kernel did not take are given back. Forgets go to the Tree in
 // batches, from a goroutine of their own.
 //
@@ -49,8 +50,8 @@
 //
 // # Locks
 //
-// dir.mu is held while its listing is fetched; FS.mu, handleTable.mu and forgetter.mu
-// may be taken within it. FS.mu guards the shown names, and is held while the session
+// dir.mu is held while its listing is fetched; FS.mu, handleTable.mu, changes.mu and
+// forgetter.mu may be taken within it. FS.mu guards the shown names, and is held while the session
 // changes; Slot.mu may be taken within it. No other lock is held while another is
 // taken, and none but dir.mu while a Tree or the kernel is asked.
 //

@@ -41,6 +41,7 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return s.status(err)
 	}
+	f.changes.mark(a.Node)
 	if st := f.entry(s, in.NodeId, name, &a, &out.EntryOut); !st.Ok() {
 		f.release(s, h)
 		return st
@@ -67,6 +68,9 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		return st
 	}
 	h, err := s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
+	if in.Flags&unix.O_TRUNC != 0 {
+		f.changes.mark(n)
+	}
 	if err != nil {
 		return s.status(err)
 	}
@@ -109,6 +113,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	} else {
 		err = f.room(h.s, in.NodeId, write)
 	}
+	f.changes.mark(nodeOf(in.NodeId))
 	if err != nil {
 		return 0, h.s.status(err)
 	}
@@ -152,9 +157,11 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if !st.Ok() {
 		return st
 	}
-	return h.s.status(f.room(h.s, in.NodeId, func() error {
+	err := f.room(h.s, in.NodeId, func() error {
 		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
-	}))
+	})
+	f.changes.mark(nodeOf(in.NodeId))
+	return h.s.status(err)
 }
 
 // Lseek implements fuse.RawFileSystem, for SEEK_DATA and SEEK_HOLE.

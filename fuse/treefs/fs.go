@@ -71,6 +71,7 @@ type FS struct {
 
 	cfg     Config
 	handles handleTable
+	changes changes
 	forgets *forgetter
 
 	cur Slot[session]
