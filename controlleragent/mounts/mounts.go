@@ -153,8 +153,8 @@ func (m *Mounts) Sync(ctx context.Context) error {
 		m.store.CloseOutputs()
 		errs = append(errs, m.now.Outputs.Sync(ctx))
 	}
-	if m.now.Xchg != nil {
-		errs = append(errs, m.now.Xchg.Sync(ctx))
+	if m.xchg != nil {
+		errs = append(errs, m.xchg.Sync(ctx))
 	}
 	return errors.Join(errs...)
 }

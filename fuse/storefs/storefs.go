@@ -79,7 +79,7 @@ func Mount(dir string, cfg Config) (*FS, error) {
 	cfg.setDefaults()
 	fs := &FS{cfg: cfg}
 	fs.outputs = treefs.New(treefs.Config{
-		UID: cfg.UID, GID: cfg.GID, Grace: cfg.Grace, Tag: outputTag, Logger: cfg.Logger,
+		UID: cfg.UID, GID: cfg.GID, Grace: cfg.Grace, Tag: outputTag, Through: true, Logger: cfg.Logger,
 	})
 	// Attributes come with every listing: they cost nothing here.
 	// O_TRUNC must come as a truncation: there is no open that could do it.

@@ -156,10 +156,10 @@ func (h *handler) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.S
 	return h.out.Fallocate(cancel, in)
 }
 
-// Flush implements fuse.RawFileSystem: see treefs.
-func (h *handler) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	return h.out.Flush(cancel, in)
-}
+// Flush implements fuse.RawFileSystem: with ENOSYS the kernel itself writes what was
+// changed through a mapping when a file is closed, and asks no more. Writes to outputs don't
+// wait for it (treefs.Config.Through): without opens there is no descriptor to tell of an error.
+func (h *handler) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 // Fsync implements fuse.RawFileSystem.
 func (h *handler) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {

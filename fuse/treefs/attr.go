@@ -103,6 +103,31 @@ func (f *FS) fillEntry(s *session, a *fsrpc.Attr, age time.Duration, out *fuse.E
 	f.attr(a, &out.Attr)
 }
 
+// asked is the moment at which attributes were asked for by name.
+type asked struct {
+	clock   uint64
+	writing bool
+}
+
+// asking notes the moment.
+func (f *FS) asking() asked { return asked{f.changes.clock(), f.behind.any()} }
+
+// settled makes attributes that were asked for at that moment hold all that was
+// written before it. Of writes since then the kernel knows better itself.
+func (f *FS) settled(s *session, then asked, a *fsrpc.Attr) error {
+	n := a.Node
+	if !then.writing || !f.behind.waits(n) && !f.changes.since(then.clock, n) {
+		return nil
+	}
+	f.behind.drain(n)
+	now, err := s.tree.Getattr(s.ctx, n, fsrpc.NoHandle)
+	if err == nil {
+		*a = now
+		a.Node = n
+	}
+	return err
+}
+
 // GetAttr implements fuse.RawFileSystem.
 func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if in.NodeId == fuse.FUSE_ROOT_ID && f.cur.Now() == nil {
@@ -114,6 +139,7 @@ func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 	if !st.Ok() {
 		return st
 	}
+	f.behind.drain(n)
 	h := fsrpc.NoHandle
 	if in.Flags()&fuse.FUSE_GETATTR_FH != 0 {
 		h = f.handles.of(s, in.Fh())
@@ -144,6 +170,7 @@ func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if gid, ok := in.GetGID(); ok && gid != f.cfg.GID {
 		return fuse.EPERM
 	}
+	f.behind.drain(n)
 	h := fsrpc.NoHandle
 	if fh, ok := in.GetFh(); ok {
 		h = f.handles.of(s, fh)

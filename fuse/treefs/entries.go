@@ -14,12 +14,17 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	if !st.Ok() {
 		return st
 	}
+	before := f.asking()
 	var a fsrpc.Attr
 	err := f.room(s, in.NodeId, func() (err error) {
 		a, err = s.tree.Lookup(s.ctx, n, name)
 		return err
 	})
 	if err == nil {
+		if err := f.settled(s, before, &a); err != nil {
+			f.forgets.add(s, a.Node, 1)
+			return s.status(err)
+		}
 		return f.entry(s, in.NodeId, name, &a, out)
 	}
 	st = s.status(err)
@@ -54,7 +59,17 @@ func (f *FS) make(s *session, parent uint64, name string, out *fuse.EntryOut, op
 	if err != nil {
 		return s.status(err)
 	}
-	return f.entry(s, parent, name, &a, out)
+	return f.made(s, parent, name, &a, out)
+}
+
+// made tells the kernel of what was made. If the session ended meanwhile that is EIO: at
+// ESTALE the kernel would try again, and find its own file in the way.
+func (f *FS) made(s *session, parent uint64, name string, a *fsrpc.Attr, out *fuse.EntryOut) fuse.Status {
+	st := f.entry(s, parent, name, a, out)
+	if st == estale {
+		return fuse.EIO
+	}
+	return st
 }
 
 // Mkdir implements fuse.RawFileSystem.
@@ -135,6 +150,7 @@ func (f *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if !st.Ok() {
 		return st
 	}
+	f.behind.drain(n)
 	defer f.changes.mark(n)
 	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
 		return s.tree.Link(s.ctx, n, dir, name)
@@ -179,6 +195,8 @@ func (f *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	if !st.Ok() {
 		return st
 	}
+	// Who finds the new name on the host finds what was written.
+	f.behind.drainAll()
 	// The kernel moves its dentry itself, so it knows the new name in the root.
 	if !f.commit(s, in.Newdir, newName, 0) || !f.commit(s, in.NodeId, oldName, 0) {
 		return estale

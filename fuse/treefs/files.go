@@ -32,6 +32,7 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if !st.Ok() {
 		return st
 	}
+	before := f.asking()
 	var a fsrpc.Attr
 	var h fsrpc.HandleID
 	err := f.room(s, in.NodeId, func() (err error) {
@@ -42,23 +43,35 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 		return s.status(err)
 	}
 	f.changes.mark(a.Node)
-	if st := f.entry(s, in.NodeId, name, &a, &out.EntryOut); !st.Ok() {
+	if err := f.settled(s, before, &a); err != nil {
+		f.forgets.add(s, a.Node, 1)
+		f.release(s, h)
+		return s.status(err)
+	}
+	if st := f.made(s, in.NodeId, name, &a, &out.EntryOut); !st.Ok() {
 		f.release(s, h)
 		return st
 	}
-	out.Fh, out.OpenFlags = f.opened(s, h, in.Flags)
+	out.Fh, out.OpenFlags = f.opened(s, a.Node, h, in.Flags)
 	return fuse.OK
 }
 
 // opened makes the fh of a file that was opened, and says how the kernel is to use it.
-func (f *FS) opened(s *session, h fsrpc.HandleID, flags uint32) (fh uint64, openFlags uint32) {
-	appends := flags&unix.O_APPEND != 0 && !f.cfg.Writeback
-	if appends {
+func (f *FS) opened(s *session, n fsrpc.NodeID, id fsrpc.HandleID, flags uint32) (fh uint64, openFlags uint32) {
+	h := &file{
+		s: s, id: id, node: n,
+		writes:  flags&unix.O_ACCMODE != unix.O_RDONLY,
+		appends: flags&unix.O_APPEND != 0 && !f.cfg.Writeback && !f.cfg.Through,
+	}
+	if !h.writes {
+		openFlags |= fuse.FOPEN_NOFLUSH
+	}
+	if h.appends {
 		// Through its page cache the kernel cuts a write(2) at page boundaries into
 		// several requests, between which the host may append what others write.
 		openFlags |= fuse.FOPEN_DIRECT_IO
 	}
-	return f.handles.add(&file{s: s, id: h, appends: appends}), openFlags
+	return f.handles.add(h), openFlags
 }
 
 // Open implements fuse.RawFileSystem.
@@ -67,6 +80,9 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if !st.Ok() {
 		return st
 	}
+	if in.Flags&unix.O_TRUNC != 0 {
+		f.behind.drain(n)
+	}
 	h, err := s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
 	if in.Flags&unix.O_TRUNC != 0 {
 		f.changes.mark(n)
@@ -74,7 +90,7 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if err != nil {
 		return s.status(err)
 	}
-	out.Fh, out.OpenFlags = f.opened(s, h, in.Flags)
+	out.Fh, out.OpenFlags = f.opened(s, n, h, in.Flags)
 	return fuse.OK
 }
 
@@ -84,6 +100,7 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	if !st.Ok() {
 		return nil, st
 	}
+	f.behind.drain(h.node)
 	buf = buf[:min(len(buf), fsrpc.MaxData)]
 	n, err := h.s.tree.Read(h.s.ctx, h.id, in.Offset, buf)
 	if err != nil {
@@ -95,13 +112,21 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-// Write implements fuse.RawFileSystem. The data is with the host when it
-// returns; so there is nothing left for a flush to tell.
+// Write implements fuse.RawFileSystem. What may wait is sent when the answer is on its
+// way already; what becomes of it the next write, Flush or Fsync tells.
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	h, st := f.handles.file(in.Fh)
 	if !st.Ok() {
 		return 0, st
 	}
+	if !f.cfg.Through && mayWait(h, in) && len(data) > 0 {
+		if err := f.behind.told(h); err != nil {
+			return 0, h.s.status(err)
+		}
+		f.behind.add(h, in.Offset, data)
+		return uint32(len(data)), fuse.OK
+	}
+	f.behind.drain(h.node)
 	var n int
 	write := func() (err error) {
 		n, err = h.s.tree.Write(h.s.ctx, h.id, in.Offset, data)
@@ -137,15 +162,26 @@ func (f *FS) uncache(nodeid, off uint64) {
 	}
 }
 
-// Flush implements fuse.RawFileSystem: with ENOSYS the kernel itself writes what
-// was changed through a mapping when a file is closed, and asks no more.
-func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+// Flush implements fuse.RawFileSystem: a file is being closed. The kernel asks for those
+// that are open for writing.
+func (f *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h, ok := f.handles.get(in.Fh).(*file)
+	if !ok || !h.writes {
+		return fuse.OK
+	}
+	f.behind.drainFile(h)
+	return h.s.status(f.behind.told(h))
+}
 
 // Fsync implements fuse.RawFileSystem.
 func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h, st := f.handles.file(in.Fh)
 	if !st.Ok() {
 		return st
+	}
+	f.behind.drainFile(h)
+	if err := f.behind.told(h); err != nil {
+		return h.s.status(err)
 	}
 	const dataOnly = 1 // FUSE_FSYNC_FDATASYNC
 	return h.s.status(h.s.tree.Fsync(h.s.ctx, h.id, in.FsyncFlags&dataOnly != 0))
@@ -157,6 +193,7 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if !st.Ok() {
 		return st
 	}
+	f.behind.drain(h.node)
 	err := f.room(h.s, in.NodeId, func() error {
 		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
 	})
@@ -170,6 +207,7 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 	if !st.Ok() {
 		return st
 	}
+	f.behind.drain(h.node)
 	off, err := h.s.tree.Lseek(h.s.ctx, h.id, in.Offset, in.Whence)
 	if err != nil {
 		return h.s.status(err)

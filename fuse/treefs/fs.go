@@ -2,6 +2,7 @@ package treefs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -35,6 +36,9 @@ type Config struct {
 	// Writeback opens files so that the kernel may cache writes; the mount must
 	// ask for fuse.CAP_WRITEBACK_CACHE then.
 	Writeback bool
+	// Through lets the host have every write before it is answered, for a mount whose
+	// kernel doesn't tell what was opened.
+	Through bool
 	// Logger gets what no request can be told; nil is nowhere.
 	Logger *slog.Logger
 }
@@ -72,6 +76,7 @@ type FS struct {
 	cfg     Config
 	handles handleTable
 	changes changes
+	behind  behind
 	forgets *forgetter
 
 	cur Slot[session]
@@ -111,6 +116,7 @@ func New(cfg Config) *FS {
 		live:          map[fsrpc.NodeID]uint64{},
 		maxNodes:      cfg.MaxNodes,
 	}
+	f.behind.init(f)
 	f.forgets = newForgetter(cfg.Logger)
 	return f
 }
@@ -186,6 +192,18 @@ func (f *FS) Close() {
 	f.forgets.close()
 	f.Cut()
 	f.work.Wait()
+	f.behind.work.Wait()
+}
+
+// Sync returns when everything that was written is with the host's file system, and
+// tells the first error of it that no program was told of.
+func (f *FS) Sync(ctx context.Context) error {
+	f.behind.drainAll()
+	err := f.behind.takeLost()
+	if s := f.cur.Now(); s != nil {
+		err = errors.Join(err, s.tree.Sync(ctx))
+	}
+	return err
 }
 
 // at finds the session and node a request is about. A request about the root

@@ -12,10 +12,25 @@ import (
 type file struct {
 	s       *session
 	id      fsrpc.HandleID
+	node    fsrpc.NodeID
+	writes  bool // open for writing
 	appends bool // opened with O_APPEND: the kernel doesn't cache what is written
+
+	// Guarded by behind.mu.
+	last   *pending // where its last write went
+	failed error    // of a write that was answered before
 }
 
-func (h *file) release(f *FS) { f.release(h.s, h.id) }
+// release closes what was open. Nobody waits for it.
+func (h *file) release(f *FS) {
+	if h.writes {
+		f.behind.drainFile(h)
+		if err := f.behind.closed(h); err != nil {
+			f.cfg.Logger.Warn("treefs: a write failed and the file was closed without asking", "err", err)
+		}
+	}
+	f.release(h.s, h.id)
+}
 
 // A handle is what an fh number stands for: a *file or a *dir.
 type handle interface{ release(*FS) }

@@ -82,6 +82,10 @@ func (fs *FS) SetTree(tree fsrpc.Tree) {
 // next SetTree.
 func (fs *FS) ClearTree() { fs.tree.End() }
 
+// Sync returns when everything written is with the host's file system, and tells the
+// first error of it that no program was told of.
+func (fs *FS) Sync(ctx context.Context) error { return fs.tree.Sync(ctx) }
+
 // Dir tells where the share is mounted.
 func (fs *FS) Dir() string { return fs.mount.Dir() }
 
