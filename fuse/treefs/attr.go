@@ -29,6 +29,14 @@ func (f *FS) nodeid(s *session, n fsrpc.NodeID) uint64 {
 	return f.cfg.Tag | (s.epoch&epochMask)<<nodeBits | uint64(n)
 }
 
+// dirOf is the Tree's node of a directory, the root being one.
+func dirOf(nodeid uint64) fsrpc.NodeID {
+	if nodeid == fuse.FUSE_ROOT_ID {
+		return fsrpc.RootNode
+	}
+	return nodeOf(nodeid)
+}
+
 func (f *FS) epochOf(nodeid uint64) uint64 { return nodeid >> nodeBits & epochMask }
 func nodeOf(nodeid uint64) fsrpc.NodeID    { return fsrpc.NodeID(nodeid & maxNode) }
 

@@ -1,6 +1,7 @@
 package treefs
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -279,8 +280,14 @@ func (f *FS) RealName(cancel <-chan struct{}, nodeid uint64, name string) (strin
 	if !wire.ValidName(name) {
 		return "", fuse.ENOENT
 	}
+	if f.absent.lacks(s, n, name, true) {
+		return "", fuse.ENOENT
+	}
 	real, err := s.tree.RealName(s.ctx, n, name)
 	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			f.absent.missed(s, n)
+		}
 		return "", s.status(err)
 	}
 	if !wire.ValidName(real) {

@@ -2,6 +2,7 @@ package treefs
 
 import (
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -13,6 +14,9 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	s, n, st := f.at(cancel, in.NodeId)
 	if !st.Ok() {
 		return st
+	}
+	if f.cfg.NegativeTimeout <= 0 && f.absent.lacks(s, n, name, false) {
+		return fuse.ENOENT
 	}
 	before := f.asking()
 	var a fsrpc.Attr
@@ -28,6 +32,9 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 		return f.entry(s, in.NodeId, name, &a, out)
 	}
 	st = s.status(err)
+	if st == fuse.ENOENT {
+		f.absent.missed(s, n)
+	}
 	if st != fuse.ENOENT || f.cfg.NegativeTimeout <= 0 {
 		return st
 	}
@@ -51,6 +58,7 @@ func (f *FS) Forget(nodeid, count uint64) {
 
 // make answers a request that makes something called name.
 func (f *FS) make(s *session, parent uint64, name string, out *fuse.EntryOut, op func() (fsrpc.Attr, error)) fuse.Status {
+	defer f.absent.making(dirOf(parent), name)()
 	var a fsrpc.Attr
 	err := f.room(s, parent, func() (err error) {
 		a, err = op()
@@ -79,7 +87,12 @@ func (f *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *f
 		return st
 	}
 	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
-		return s.tree.Mkdir(s.ctx, n, name, in.Mode&0o7777)
+		begun := time.Now()
+		a, err := s.tree.Mkdir(s.ctx, n, name, in.Mode&0o7777)
+		if err == nil {
+			f.absent.empty(s, a.Node, begun)
+		}
+		return a, err
 	})
 }
 
@@ -197,6 +210,7 @@ func (f *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	}
 	// Who finds the new name on the host finds what was written.
 	f.behind.drainAll()
+	defer f.absent.making(to, newName)()
 	// The kernel moves its dentry itself, so it knows the new name in the root.
 	if !f.commit(s, in.Newdir, newName, 0) || !f.commit(s, in.NodeId, oldName, 0) {
 		return estale

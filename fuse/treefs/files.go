@@ -32,6 +32,7 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if !st.Ok() {
 		return st
 	}
+	defer f.absent.making(n, name)()
 	before := f.asking()
 	var a fsrpc.Attr
 	var h fsrpc.HandleID

@@ -77,6 +77,7 @@ type FS struct {
 	handles handleTable
 	changes changes
 	behind  behind
+	absent  absent
 	forgets *forgetter
 
 	cur Slot[session]
@@ -117,6 +118,7 @@ func New(cfg Config) *FS {
 		maxNodes:      cfg.MaxNodes,
 	}
 	f.behind.init(f)
+	f.absent.f = f
 	f.forgets = newForgetter(cfg.Logger)
 	return f
 }
@@ -193,6 +195,7 @@ func (f *FS) Close() {
 	f.Cut()
 	f.work.Wait()
 	f.behind.work.Wait()
+	f.absent.work.Wait()
 }
 
 // Sync returns when everything that was written is with the host's file system, and
