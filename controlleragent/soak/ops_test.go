@@ -53,9 +53,10 @@ func (w *worker) create(post tree) (string, error) {
 	default:
 		old.file.truncate(0)
 	}
+	o := &open{file: old.file} // which another descriptor may have open, too
 	f, err := os.OpenFile(w.p(path), flags, 0o644)
 	if err != nil {
-		return what, err
+		return what, o.tell(err)
 	}
 	data := w.bytes(w.size())
 	for off := 0; off < len(data); {
@@ -63,16 +64,16 @@ func (w *worker) create(post tree) (string, error) {
 		old.file.write(off, data[off:off+n])
 		if _, err := f.WriteAt(data[off:off+n], int64(off)); err != nil {
 			_ = f.Close()
-			return what + ": write", err
+			return what + ": write", o.tell(err)
 		}
 		off += n
 	}
 	if err := f.Close(); err != nil {
-		return what + ": close", err
+		return what + ": close", o.tell(err)
 	}
 	saved := w.tree
 	w.tree = post
-	ok := w.hostHas(&open{file: old.file}, what)
+	ok := w.hostHas(o, what)
 	w.tree = saved
 	if !ok {
 		return what, errBroken

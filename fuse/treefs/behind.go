@@ -22,7 +22,7 @@ type behind struct {
 	moved sync.Cond // a chunk is done
 	bytes int
 	files map[fsrpc.NodeID]*pending // those of which something waits
-	lost  error                     // the first error that no program was told of
+	lost  error                     // the first error that perhaps no program knows
 	work  sync.WaitGroup
 }
 
@@ -150,7 +150,8 @@ func (b *behind) waits(n fsrpc.NodeID) bool {
 	return b.files[n] != nil
 }
 
-// told takes the error that a write to h had after it was answered.
+// told takes the error that a write to h had after it was answered, for a program that
+// looks at it.
 func (b *behind) told(h *file) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,17 +160,19 @@ func (b *behind) told(h *file) error {
 	return err
 }
 
-// closed keeps h's error for Sync, if it was told to nobody.
+// closed takes it for a close, whose error few programs look at and one that ends can't:
+// so it is also kept for Sync.
 func (b *behind) closed(h *file) error {
+	err := b.told(h)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.lost == nil {
-		b.lost = h.failed
+		b.lost = err
 	}
-	return h.failed
+	return err
 }
 
-// takeLost returns the first error nobody was told of, once.
+// takeLost returns the first error that perhaps no program knows, once.
 func (b *behind) takeLost() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

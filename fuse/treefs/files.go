@@ -171,7 +171,7 @@ func (f *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 		return fuse.OK
 	}
 	f.behind.drainFile(h)
-	return h.s.status(f.behind.told(h))
+	return h.s.status(f.behind.closed(h))
 }
 
 // Fsync implements fuse.RawFileSystem.

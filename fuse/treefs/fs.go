@@ -146,6 +146,9 @@ func (f *FS) Swap(tree fsrpc.Tree) (stale []string) {
 		next.ctx, next.cancel = context.WithCancel(context.Background())
 	}
 	end(f.cur.Swap(next))
+	if err := f.behind.takeLost(); err != nil {
+		f.cfg.Logger.Warn("treefs: writes of the former session were lost", "err", err)
+	}
 	clear(f.live)
 	f.looked = 0
 	return f.takeShown()
