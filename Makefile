@@ -25,10 +25,12 @@ export IMAGE ?= wine
 export WINVM_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/winvm
 
 FUZZTIME ?= 30s
+SOAKTIME ?= 1h
+SEED ?= 0
 BENCH ?= .
 COUNT ?= 5
 
-.PHONY: all build lint test bench microbench demo clean setup fmt fuzz cover help
+.PHONY: all build lint test bench microbench demo clean setup fmt fuzz soak cover help
 
 all: build lint test ## build, lint and test
 
@@ -69,6 +71,9 @@ demo: build ## make the images, run a real Windows build in them, twice
 
 fuzz: setup ## run every fuzz target for FUZZTIME
 	@$(WITH) tools/setup/fuzz.sh $(FUZZTIME)
+
+soak: setup ## random operations on mounts, with cuts, for SOAKTIME (SEED=n)
+	@$(WITH) go test ./controlleragent/soak -v -count 1 -timeout 0 -soak.for $(SOAKTIME) -soak.seed $(SEED)
 
 cover: build ## measure the tests' coverage, into build/cover.html
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) \
