@@ -124,10 +124,10 @@ func (f *FS) asking() asked { return asked{f.changes.clock(), f.behind.any()} }
 // written before it. Of writes since then the kernel knows better itself.
 func (f *FS) settled(s *session, then asked, a *fsrpc.Attr) error {
 	n := a.Node
-	if !then.writing || !f.behind.waits(n) && !f.changes.since(then.clock, n) {
+	if !then.writing || !f.behind.waits(s, n) && !f.changes.since(then.clock, n) {
 		return nil
 	}
-	f.behind.drain(n)
+	f.behind.drain(s, n)
 	now, err := s.tree.Getattr(s.ctx, n, fsrpc.NoHandle)
 	if err == nil {
 		*a = now
@@ -147,7 +147,7 @@ func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 	if !st.Ok() {
 		return st
 	}
-	f.behind.drain(n)
+	f.behind.drain(s, n)
 	h := fsrpc.NoHandle
 	if in.Flags()&fuse.FUSE_GETATTR_FH != 0 {
 		h = f.handles.of(s, in.Fh())
@@ -178,7 +178,7 @@ func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if gid, ok := in.GetGID(); ok && gid != f.cfg.GID {
 		return fuse.EPERM
 	}
-	f.behind.drain(n)
+	f.behind.drain(s, n)
 	h := fsrpc.NoHandle
 	if fh, ok := in.GetFh(); ok {
 		h = f.handles.of(s, fh)

@@ -21,14 +21,19 @@ type behind struct {
 	mu    sync.Mutex
 	moved sync.Cond // a chunk is done
 	bytes int
-	files map[fsrpc.NodeID]*pending // those of which something waits
-	lost  error                     // the first error that perhaps no program knows
+	files map[nodeOfSession]*pending // those of which something waits
+	lost  error                      // the first error that perhaps no program knows
 	work  sync.WaitGroup
+}
+
+// nodeOfSession is a file: a NodeID means something in its session only.
+type nodeOfSession struct {
+	s *session
+	n fsrpc.NodeID
 }
 
 // pending is what waits of one file.
 type pending struct {
-	s            *session
 	queue        []*chunk
 	added, ended uint64 // chunks, in all
 }
@@ -43,7 +48,7 @@ type chunk struct {
 func (b *behind) init(f *FS) {
 	b.f = f
 	b.moved.L = &b.mu
-	b.files = map[fsrpc.NodeID]*pending{}
+	b.files = map[nodeOfSession]*pending{}
 }
 
 // add takes data, which the caller keeps, to be written to h's file.
@@ -54,11 +59,12 @@ func (b *behind) add(h *file, off uint64, data []byte) {
 		b.moved.Wait()
 	}
 	b.bytes += len(data)
-	p := b.files[h.node]
-	if p == nil || p.s != h.s {
-		p = &pending{s: h.s}
-		b.files[h.node] = p
-		b.work.Go(func() { b.send(h.node, p) })
+	key := nodeOfSession{h.s, h.node}
+	p := b.files[key]
+	if p == nil {
+		p = &pending{}
+		b.files[key] = p
+		b.work.Go(func() { b.send(key, p) })
 	}
 	h.last = p
 	if n := len(p.queue); n > 0 {
@@ -73,18 +79,18 @@ func (b *behind) add(h *file, off uint64, data []byte) {
 }
 
 // send writes what waits of a file, until nothing does.
-func (b *behind) send(n fsrpc.NodeID, p *pending) {
+func (b *behind) send(key nodeOfSession, p *pending) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for len(p.queue) > 0 {
 		c := p.queue[0]
 		p.queue = p.queue[1:]
 		b.mu.Unlock()
-		err := b.f.room(p.s, 0, func() error {
-			_, err := p.s.tree.Write(p.s.ctx, c.h.id, c.off, c.data)
+		err := b.f.room(key.s, 0, func() error {
+			_, err := key.s.tree.Write(key.s.ctx, c.h.id, c.off, c.data)
 			return err
 		})
-		b.f.changes.mark(n)
+		b.f.changes.mark(key.n)
 		b.mu.Lock()
 		if err != nil && c.h.failed == nil {
 			c.h.failed = err
@@ -93,21 +99,19 @@ func (b *behind) send(n fsrpc.NodeID, p *pending) {
 		p.ended++
 		b.moved.Broadcast()
 	}
-	if b.files[n] == p {
-		delete(b.files, n)
-	}
+	delete(b.files, key)
 }
 
 // drain waits until what was written to a file is with the host.
-func (b *behind) drain(n fsrpc.NodeID) {
+func (b *behind) drain(s *session, n fsrpc.NodeID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p := b.files[n]; p != nil {
+	if p := b.files[nodeOfSession{s, n}]; p != nil {
 		b.wait(p)
 	}
 }
 
-// drainFile is drain for one that is open, whatever session it is of.
+// drainFile is drain for what was written through one descriptor.
 func (b *behind) drainFile(h *file) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -144,19 +148,31 @@ func (b *behind) any() bool {
 }
 
 // waits reports whether something of a file does.
-func (b *behind) waits(n fsrpc.NodeID) bool {
+func (b *behind) waits(s *session, n fsrpc.NodeID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.files[n] != nil
+	return b.files[nodeOfSession{s, n}] != nil
 }
 
-// told takes the error that a write to h had after it was answered, for a program that
-// looks at it.
+// next tells the next write of the error that one before it had after it was answered.
+// The kernel makes a short count of it if it has cut a write(2) in two and told one half
+// already, so it is told again by what follows.
+func (b *behind) next(h *file) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h.warned {
+		return nil
+	}
+	h.warned = h.failed != nil
+	return h.failed
+}
+
+// told takes the error, for a program that looks at it.
 func (b *behind) told(h *file) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	err := h.failed
-	h.failed = nil
+	h.failed, h.warned = nil, false
 	return err
 }
 

@@ -155,7 +155,7 @@ func (d *dir) add(e *fsrpc.DirEntry, next uint64, out *fuse.DirEntryList, plus b
 		return false
 	}
 	// Without a node the kernel takes the name and nothing else.
-	if a.Node > fsrpc.RootNode && a.Node <= maxNode && !f.behind.waits(a.Node) && !f.changes.since(d.clock, a.Node) && f.commit(d.s, d.nodeid, e.Name, a.Node) {
+	if a.Node > fsrpc.RootNode && a.Node <= maxNode && !f.behind.waits(d.s, a.Node) && !f.changes.since(d.clock, a.Node) && f.commit(d.s, d.nodeid, e.Name, a.Node) {
 		f.fillEntry(d.s, &a, time.Since(d.at), eo)
 		e.Attr.Node = 0 // the reference is the kernel's now
 	}

@@ -163,7 +163,7 @@ func (f *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if !st.Ok() {
 		return st
 	}
-	f.behind.drain(n)
+	f.behind.drain(s, n)
 	defer f.changes.mark(n)
 	return f.make(s, in.NodeId, name, out, func() (fsrpc.Attr, error) {
 		return s.tree.Link(s.ctx, n, dir, name)

@@ -82,7 +82,7 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		return st
 	}
 	if in.Flags&unix.O_TRUNC != 0 {
-		f.behind.drain(n)
+		f.behind.drain(s, n)
 	}
 	h, err := s.tree.Open(s.ctx, n, f.openFlags(in.Flags)&^unix.O_EXCL)
 	if in.Flags&unix.O_TRUNC != 0 {
@@ -101,7 +101,7 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	if !st.Ok() {
 		return nil, st
 	}
-	f.behind.drain(h.node)
+	f.behind.drain(h.s, h.node)
 	buf = buf[:min(len(buf), fsrpc.MaxData)]
 	n, err := h.s.tree.Read(h.s.ctx, h.id, in.Offset, buf)
 	if err != nil {
@@ -121,20 +121,29 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 		return 0, st
 	}
 	if !f.cfg.Through && mayWait(h, in) && len(data) > 0 {
-		if err := f.behind.told(h); err != nil {
+		if err := f.behind.next(h); err != nil {
 			return 0, h.s.status(err)
 		}
 		f.behind.add(h, in.Offset, data)
 		return uint32(len(data)), fuse.OK
 	}
-	f.behind.drain(h.node)
+	f.behind.drain(h.s, h.node)
 	var n int
+	id := h.id
 	write := func() (err error) {
-		n, err = h.s.tree.Write(h.s.ctx, h.id, in.Offset, data)
+		n, err = h.s.tree.Write(h.s.ctx, id, in.Offset, data)
 		return err
 	}
 	var err error
-	if in.Flags&unix.O_APPEND != 0 {
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 && h.appends {
+		// The kernel writes mappings back through any descriptor, but what the host has
+		// open for appending writes nowhere else.
+		if id, err = h.s.tree.Open(h.s.ctx, h.node, unix.O_WRONLY); err != nil {
+			return 0, h.s.status(err)
+		}
+		defer f.release(h.s, id)
+		err = f.room(h.s, in.NodeId, write)
+	} else if in.Flags&unix.O_APPEND != 0 {
 		err = write() // what a failed append left there may be appended once only
 	} else {
 		err = f.room(h.s, in.NodeId, write)
@@ -194,7 +203,7 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if !st.Ok() {
 		return st
 	}
-	f.behind.drain(h.node)
+	f.behind.drain(h.s, h.node)
 	err := f.room(h.s, in.NodeId, func() error {
 		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
 	})
@@ -208,7 +217,7 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 	if !st.Ok() {
 		return st
 	}
-	f.behind.drain(h.node)
+	f.behind.drain(h.s, h.node)
 	off, err := h.s.tree.Lseek(h.s.ctx, h.id, in.Offset, in.Whence)
 	if err != nil {
 		return h.s.status(err)

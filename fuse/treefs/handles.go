@@ -19,6 +19,7 @@ type file struct {
 	// Guarded by behind.mu.
 	last   *pending // where its last write went
 	failed error    // of a write that was answered before
+	warned bool     // a later write was told of it
 }
 
 // release closes what was open. Nobody waits for it.

@@ -78,6 +78,13 @@ func TestMountLimits(t *testing.T, dir, hostDir string, lim Limits) {
 		{"CrossDevice", mountCrossDevice},
 		{"Statfs", mountStatfs},
 		{"Flock", mountFlock},
+		{"OpenFlags", mountOpenFlags},
+		{"Locks", mountLocks},
+		{"CopyFileRange", mountCopyFileRange},
+		{"Xattrs", mountXattrs},
+		{"Inotify", mountInotify},
+		{"MmapAndWrite", mountMmapAndWrite},
+		{"OnHostAfterClose", mountOnHostAfterClose},
 		{"HostChanges", mountHostChanges},
 		{"Parallel", mountParallel},
 	}
