@@ -41,6 +41,19 @@
 // remember files for as long as it has memory, is then made to forget what it doesn't
 // use, and the request is tried again.
 //
+// # Writes
+//
+// A write is answered when it is here, and sent at once: for each file one request is on
+// its way, and what follows on it meanwhile goes with the next (behind). At most 8 MiB wait.
+// What asks for a file's contents or attributes first waits for what was written to it, and
+// what came back by name or in a listing while something waited is asked for again or not handed out.
+// Flush and Fsync wait, and tell what failed; Sync tells what perhaps no program knows.
+// Appends, synchronous writes and what the kernel writes back from mappings are answered
+// when the host has them.
+//
+// Where programs look for many names in vain the directory's names are listed once in
+// Config.EntryTimeout, and names that aren't among them not asked for (absent).
+//
 // # Interrupts
 //
 // Requests behave as on a local disk: a signal does not interrupt them, except the
@@ -50,8 +63,8 @@
 //
 // # Locks
 //
-// dir.mu is held while its listing is fetched; FS.mu, handleTable.mu, changes.mu and
-// forgetter.mu may be taken within it. FS.mu guards the shown names, and is held while the session
+// dir.mu is held while its listing is fetched; FS.mu, handleTable.mu, changes.mu,
+// behind.mu and forgetter.mu may be taken within it. FS.mu guards the shown names, and is held while the session
 // changes; Slot.mu may be taken within it. No other lock is held while another is
 // taken, and none but dir.mu while a Tree or the kernel is asked.
 //

@@ -155,7 +155,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if n < 0 || n > len(data) {
 		return 0, fuse.EIO
 	}
-	if h.appends {
+	if h.appends && in.WriteFlags&fuse.WRITE_CACHE == 0 { // a page that is written back waits for us
 		f.uncache(in.NodeId, in.Offset)
 	}
 	return uint32(n), fuse.OK

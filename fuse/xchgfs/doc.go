@@ -9,8 +9,9 @@
 // # What programs see
 //
 // A local file system, with the host's permissions, times, hard links and errors;
-// changes on the host appear within a second (Config.AttrTimeout, EntryTimeout). A
-// write has reached the host's kernel when it returns, and fsync the host's disk. What
+// changes on the host appear within a second (Config.AttrTimeout, EntryTimeout). What
+// was written has reached the host's kernel when the file is closed, and the host's disk
+// after fsync; both tell what failed. What
 // differs: everything belongs to Config.UID and GID and can't be given away; there
 // are no device nodes, FIFOs, setuid bits, extended attributes or ACLs; flock and fcntl
 // locks hold within the mount, not between it and the host.

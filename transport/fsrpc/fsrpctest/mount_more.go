@@ -194,6 +194,19 @@ func mountMmapAndWrite(t *testing.T, m mnt) {
 	}
 	ok(t, unix.Msync(mem, unix.MS_SYNC), "msync")
 	wantFile(t, m.h("f"), data)
+
+	// What is open for appending, too, where it can be mapped at all.
+	end := m.open(t, "f", unix.O_RDWR|unix.O_APPEND)
+	tail, err := unix.Mmap(end, 0, len(data), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		wantErr(t, err, "mmap of what is open for appending", unix.ENODEV)
+		return
+	}
+	defer func() { _ = unix.Munmap(tail) }()
+	copy(tail[5000:], "not at the end")
+	copy(data[5000:], "not at the end")
+	ok(t, unix.Msync(tail, unix.MS_SYNC), "msync")
+	wantFile(t, m.h("f"), data)
 }
 
 // What is closed is on the host, all of it, whoever wrote it and however.
