@@ -25,7 +25,7 @@ const childEnv = "WINVM_SOAK_CHILD"
 // DIR/xchg what the host agents serve that listen on the socket, one after the other,
 // until its standard input ends.
 func runChild(socket, dir string) error {
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	m, err := mounts.Mount(mounts.Config{
 		StoreDir: filepath.Join(dir, "store"), XchgDir: filepath.Join(dir, "xchg"),
 		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),

@@ -2,7 +2,6 @@ package soak
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -68,7 +67,7 @@ func startHost(ctx context.Context, t testing.TB, wg *sync.WaitGroup, socket str
 // serveLink serves sessions on one connection until that ends.
 func (h *host) serveLink(ctx context.Context, conn *net.UnixConn) {
 	ln := &link{UnixConn: conn, rnd: rand.New(rand.NewPCG(h.rnd.Uint64(), 2))}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	ep, err := mux.NewEndpoint(ln, mux.Config{Logger: log, Build: "soak"})
 	if err != nil {
 		h.t.Error(err)
@@ -105,7 +104,7 @@ func (h *host) serveSession(ctx context.Context, ln *link, s *mux.Session, befor
 	h.mu.Unlock()
 	h.began.Store(before)
 	h.sessions.Add(1)
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	_ = export.Serve(ctx, s, export.Shares{Store: h.store, Outputs: outputs, Xchg: xchg}, log)
 	_ = s.Close()
 	_, _ = outputs.Close(), xchg.Close()

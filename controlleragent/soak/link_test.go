@@ -54,7 +54,7 @@ func (l *link) Write(p []byte) (int, error) {
 	switch fault(l.next.Swap(int32(faultNone))) {
 	case faultHalf:
 		n, _ := l.UnixConn.Write(p[:l.intN(len(p))])
-		_ = l.UnixConn.Close()
+		_ = l.Close()
 		return n, net.ErrClosed
 	case faultJunk:
 		junk := make([]byte, 1+l.intN(300))
@@ -80,6 +80,7 @@ func (l *link) Write(p []byte) (int, error) {
 		}
 	case faultStall:
 		time.Sleep(time.Duration(l.intN(400)) * time.Millisecond)
+	case faultNone, faultCut, faultRestart, faults: // not a write's
 	}
 	return l.UnixConn.Write(p)
 }

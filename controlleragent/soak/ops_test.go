@@ -17,9 +17,23 @@ func (w *worker) do() (post tree, what string, err error) {
 		weight int
 		f      func(tree) (string, error)
 	}{
-		{20, w.create}, {10, w.openFile}, {30, w.write}, {5, w.truncate}, {5, w.fsync}, {12, w.closeFile},
-		{15, w.read}, {8, w.stat}, {8, w.rename}, {8, w.unlink}, {3, w.mkdir}, {2, w.rmdir}, {3, w.link},
-		{3, w.symlink}, {5, w.list}, {5, w.mapped}, {3, w.times},
+		{20, w.create},
+		{10, w.openFile},
+		{30, w.write},
+		{5, w.truncate},
+		{5, w.fsync},
+		{12, w.closeFile},
+		{15, w.read},
+		{8, w.stat},
+		{8, w.rename},
+		{8, w.unlink},
+		{3, w.mkdir},
+		{2, w.rmdir},
+		{3, w.link},
+		{3, w.symlink},
+		{5, w.list},
+		{5, w.mapped},
+		{3, w.times},
 	}
 	total := 0
 	for _, o := range ops {

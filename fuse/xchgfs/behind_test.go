@@ -125,12 +125,12 @@ func TestBehindBounded(t *testing.T) {
 	})
 	last := int64(-1)
 	for tick := time.NewTicker(300 * time.Millisecond); ; <-tick.C {
-		if now := wrote.Load(); now > 0 && now == last {
+		now := wrote.Load()
+		if now > 0 && now == last {
 			tick.Stop()
 			break
-		} else {
-			last = now
 		}
+		last = now
 	}
 	if last > 10<<20 {
 		t.Errorf("%d bytes were taken while the host took none", last)
