@@ -31,20 +31,27 @@ const (
 func startReal(t *testing.T, minProtocol string) (*Server, Config) {
 	t.Helper()
 	needs.Root(t) // smbd becomes the account's user
-	for _, tool := range []string{"smbd", "smbpasswd", "smbclient", "smbstatus"} {
-		needs.Tool(t, tool)
-	}
-	c := Config{
-		Dir: shortDir(t), Interfaces: []string{"127.0.0.1"}, Port: freePort(t),
-		MinProtocol: minProtocol, User: smbUser, Password: password,
-	}
+	var shares []Share
 	for _, name := range []string{"one", "two"} {
 		dir := filepath.Join(shortDir(t), name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		chown(t, dir)
-		c.Shares = append(c.Shares, Share{Name: name, Path: dir})
+		shares = append(shares, Share{Name: name, Path: dir})
+	}
+	return startShares(t, minProtocol, shares)
+}
+
+// startShares is startReal with other shares.
+func startShares(t *testing.T, minProtocol string, shares []Share) (*Server, Config) {
+	t.Helper()
+	for _, tool := range []string{"smbd", "smbpasswd", "smbclient", "smbstatus"} {
+		needs.Tool(t, tool)
+	}
+	c := Config{
+		Dir: shortDir(t), Interfaces: []string{"127.0.0.1"}, Port: freePort(t),
+		MinProtocol: minProtocol, User: smbUser, Password: password, Shares: shares,
 	}
 	t.Setenv("TEST_SMBD", c.Dir) // by which its helpers are known
 	s, err := Start(t.Context(), c, slog.New(slog.DiscardHandler))
