@@ -40,8 +40,10 @@ func TestWriteTrace(t *testing.T) {
 		{Name: "after", Start: 20 * ms, Took: 1500 * time.Nanosecond},
 	}}
 	want := []traceEvent{
-		{Name: "outer", Phase: "X", Start: 10000, Tid: 1}, {Name: "inner", Phase: "X", Start: 12000, Tid: 1},
-		{Name: "moment", Phase: "i", Start: 13000, Tid: 1}, {Name: "beside", Phase: "X", Start: 14000, Tid: 2},
+		{Name: "outer", Phase: "X", Start: 10000, Tid: 1},
+		{Name: "inner", Phase: "X", Start: 12000, Tid: 1},
+		{Name: "moment", Phase: "i", Start: 13000, Tid: 1},
+		{Name: "beside", Phase: "X", Start: 14000, Tid: 2},
 		{Name: "after", Phase: "X", Start: 20000, Tid: 1},
 	}
 	took := []float64{10000, 3000, 0, 20000, 1.5}

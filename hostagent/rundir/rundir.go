@@ -5,11 +5,14 @@
 //	  lock      flock, held as long as the process lives
 //	  beside    paths outside of run/ID that belong to the run, one a line
 //	  log/      consoles, screens
+//	  control   the socket of package control
 //	  …         whatever the run puts there
 //
 // A run directory whose lock nobody holds is of a process that was killed; New
 // removes all of those first. What is to be looked at later is moved: logs to
-// logs/ID, of which the newest are kept, a whole run with --keep-failed to kept/ID.
+// logs/ID, of which the newest are kept, those of failed runs and the others apart;
+// a whole run with --keep-failed to kept/ID. Its lock is held there, too, as long as
+// its pair is kept.
 package rundir
 
 import (
@@ -25,8 +28,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepLogs is how many runs' logs are kept.
+// keepLogs is how many failed runs' logs are kept, and how many others'.
 const keepLogs = 20
+
+// failedMark is the file in logs/ID that says that the run failed.
+const failedMark = "failed"
 
 // A Dir is one run's directory.
 type Dir struct {
@@ -162,40 +168,76 @@ func (d *Dir) Beside(path string) (string, error) {
 	return dir, os.Mkdir(dir, 0o700)
 }
 
-// KeepLogs moves the logs to where they stay after the run, and returns where
-// that is. Only the newest runs' are kept.
+// KeepLogs moves the logs of a run that failed to where they stay after it, and
+// returns where that is. Only the newest runs' are kept.
 func (d *Dir) KeepLogs() string {
-	if d.logs {
-		return d.LogDir()
-	}
-	all := filepath.Join(d.state, "logs")
-	if os.MkdirAll(all, 0o755) != nil || os.Rename(d.Path("log"), filepath.Join(all, d.ID)) != nil {
-		return d.LogDir()
-	}
-	d.logs = true
-	entries, _ := os.ReadDir(all)
-	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() > entries[j].Name() })
-	for _, e := range entries[min(len(entries), keepLogs):] {
-		_ = os.RemoveAll(filepath.Join(all, e.Name()))
+	if d.moveLogs() {
+		_ = os.WriteFile(filepath.Join(d.LogDir(), failedMark), nil, 0o600)
+		d.pruneLogs()
 	}
 	return d.LogDir()
 }
 
+// EndLogs does the same for a run that is over, unless it has no logs. It returns
+// "" then.
+func (d *Dir) EndLogs() string {
+	if entries, err := os.ReadDir(d.LogDir()); err != nil || len(entries) == 0 {
+		return ""
+	}
+	if d.moveLogs() {
+		d.pruneLogs()
+	}
+	return d.LogDir()
+}
+
+// moveLogs reports whether it has moved them now.
+func (d *Dir) moveLogs() bool {
+	if d.logs {
+		return false
+	}
+	all := filepath.Join(d.state, "logs")
+	if os.MkdirAll(all, 0o755) != nil || os.Rename(d.Path("log"), filepath.Join(all, d.ID)) != nil {
+		return false
+	}
+	d.logs = true
+	return true
+}
+
+// pruneLogs removes the logs that are too many: of failed runs, and of others.
+func (d *Dir) pruneLogs() {
+	all := filepath.Join(d.state, "logs")
+	entries, _ := os.ReadDir(all)
+	if len(entries) <= keepLogs {
+		return
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() > entries[j].Name() })
+	seen := map[bool]int{}
+	for _, e := range entries {
+		dir := filepath.Join(all, e.Name())
+		_, err := os.Lstat(filepath.Join(dir, failedMark))
+		if seen[err == nil]++; seen[err == nil] > keepLogs {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
 // Keep moves the whole directory to where it stays until the user removes it, and
 // what was made beside other paths into it. What is on another file system stays
-// where it is; the file "beside" names it.
+// where it is; the file "beside" names it. The lock is held until Close.
 func (d *Dir) Keep() string {
 	for i, p := range besidePaths(d.path) {
 		_ = os.Rename(p, d.Path(fmt.Sprintf("beside-%d", i)))
 	}
 	kept := filepath.Join(d.state, "kept")
 	to := filepath.Join(kept, d.ID)
-	if os.MkdirAll(kept, 0o755) != nil || os.Rename(d.path, to) != nil {
-		to = d.path
+	if os.MkdirAll(kept, 0o755) == nil && os.Rename(d.path, to) == nil {
+		d.path = to
 	}
-	_ = d.lock.Close()
-	return to
+	return d.path
 }
+
+// Close gives up the lock of a directory that was kept.
+func (d *Dir) Close() error { return d.lock.Close() }
 
 // Remove removes everything of the run but kept logs.
 func (d *Dir) Remove() error {

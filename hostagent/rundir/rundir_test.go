@@ -277,27 +277,58 @@ func TestKeepLogs(t *testing.T) {
 	state := t.TempDir()
 	logs := filepath.Join(state, "logs")
 	for i := range keepLogs + 3 {
-		if err := os.MkdirAll(filepath.Join(logs, fmt.Sprintf("20000101-0000%02d-x", i)), 0o700); err != nil {
-			t.Fatal(err)
+		for _, kind := range []string{"failed", "other"} {
+			dir := filepath.Join(logs, fmt.Sprintf("200001%02d-000000-%s", i+1, kind))
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if kind == "failed" {
+				must(t, os.WriteFile(filepath.Join(dir, failedMark), nil, 0o600))
+			}
 		}
 	}
-	d := mustNew(t, state)
-	if err := os.WriteFile(filepath.Join(d.LogDir(), "console.log"), []byte("hello"), 0o600); err != nil {
-		t.Fatal(err)
+	count := func(kind string) (n int) {
+		for _, name := range names(t, logs) {
+			if strings.HasSuffix(name, kind) {
+				n++
+			}
+		}
+		return n
 	}
+	d := mustNew(t, state)
+	must(t, os.WriteFile(filepath.Join(d.LogDir(), "console.log"), []byte("hello"), 0o600))
 	dir := d.KeepLogs()
-	if again := d.KeepLogs(); again != dir || d.LogDir() != dir {
+	if again := d.KeepLogs(); again != dir || d.LogDir() != dir || d.EndLogs() != dir {
 		t.Errorf("logs in %s, then %s, %s", dir, again, d.LogDir())
 	}
-	if err := d.Remove(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Remove())
 	if b, err := os.ReadFile(filepath.Join(dir, "console.log")); err != nil || string(b) != "hello" {
 		t.Errorf("got %q, %v", b, err)
 	}
-	left := names(t, logs)
-	if len(left) != keepLogs || left[len(left)-1] != d.ID || left[0] != "20000101-000004-x" {
-		t.Errorf("%d logs are left, want the newest %d: %v", len(left), keepLogs, left)
+	if f, o := count("failed"), count("other"); f != keepLogs-1 || o != keepLogs || !exists(t, filepath.Join(dir, failedMark)) {
+		t.Errorf("%d of failed runs and one, and %d others: %v", f, o, names(t, logs))
+	}
+
+	// One that did not fail takes no failed one's place.
+	d = mustNew(t, state)
+	must(t, os.WriteFile(filepath.Join(d.LogDir(), "console.log"), []byte("hello"), 0o600))
+	dir = d.EndLogs()
+	must(t, d.Remove())
+	if f, o := count("failed"), count("other"); f != keepLogs-1 || o != keepLogs-1 || exists(t, filepath.Join(dir, failedMark)) {
+		t.Errorf("%d of failed runs and one, and %d others and one", f, o)
+	}
+	// One without logs leaves none.
+	d = mustNew(t, state)
+	if got := d.EndLogs(); got != "" || exists(t, filepath.Join(logs, d.ID)) {
+		t.Errorf("logs of nothing in %q", got)
+	}
+	must(t, d.Remove())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
