@@ -200,6 +200,11 @@ func (h *Host) complete(c build.Config) build.Config {
 	return c
 }
 
+// CheckBuild runs a build twice and compares the outputs.
+func (h *Host) CheckBuild(ctx context.Context, c build.Config) (build.Result, error) {
+	return build.Check(ctx, h.complete(c))
+}
+
 // manifests is where the metadata of Nix's store paths is kept.
 func (h *Host) manifests() *manifest.Cache {
 	return manifest.NewCache(filepath.Join(h.CacheDir, "manifests"))

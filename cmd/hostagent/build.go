@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"winvm/hostagent"
 	"winvm/hostagent/build"
 	"winvm/hostagent/event"
 )
@@ -23,7 +24,8 @@ S: is the store (exactly the closure of the inputs), X: is xchg. What it writes
 to %out% becomes --out if it exits with 0, and not otherwise.
 
 Exit status: the command's own; 1 if that does not fit 0-255; 124 timed out,
-125 the host agent failed, 126 the command can't be run, 127 it was not found.`,
+125 the host agent failed, 126 the command can't be run, 127 it was not found.
+With --check: 123 if the outputs of two builds differ. --out is the first's.`,
 	Flags: []cli.Flag{
 		&cli.StringFlag{Name: "image", Value: "wine", EnvVars: []string{"WINVM_IMAGE"}, Usage: "`NAME` of the image"},
 		&cli.StringFlag{Name: "store", Value: build.DefaultStore, Usage: "store `DIR`"},
@@ -35,9 +37,12 @@ Exit status: the command's own; 1 if that does not fit 0-255; 124 timed out,
 		&cli.StringFlag{Name: "cwd", Usage: "the command's working `DIR` in the guest"},
 		&cli.DurationFlag{Name: "timeout", Usage: "end the command after `D`, with status 124"},
 		&cli.DurationFlag{Name: "max-silent", Usage: "end the command when it has said nothing for `D`, with status 124"},
-		&cli.BoolFlag{Name: "keep-failed", Usage: "keep what a failed build leaves"},
 		noLaneFlag,
+		&cli.BoolFlag{Name: "keep-failed", Usage: "keep what a failed build leaves, and its VMs, paused: see hostagent shell --attach"},
+		&cli.DurationFlag{Name: "keep-for", Value: time.Hour, Usage: "how long --keep-failed keeps the VMs: `D`; 0 = not at all"},
+		&cli.BoolFlag{Name: "check", Usage: "build twice, and name what differs, with status 123"},
 		&cli.BoolFlag{Name: "timeline", Usage: "print where the time went"},
+		&cli.StringFlag{Name: "timeline-file", Usage: "write that to `FILE`, as a trace for chrome://tracing or Perfetto"},
 		&cli.StringFlag{Name: "result", Usage: "write the result as JSON to `FILE`"},
 	},
 	Action: runBuild,
@@ -48,6 +53,14 @@ func runBuild(c *cli.Context) error {
 	h, err := newHost(c)
 	if err != nil {
 		return err
+	}
+	keeps := c.Bool("keep-failed") && c.Duration("keep-for") > 0
+	keeper, ctx, err := asKeeper(c.Context)
+	if err != nil {
+		return err
+	}
+	if keeps && keeper == nil {
+		return superviseKeeper(ctx)
 	}
 	env := c.StringSlice("env")
 	if f := c.String("env-file"); f != "" {
@@ -62,16 +75,33 @@ func runBuild(c *cli.Context) error {
 		Out: c.String("out"), Xchg: c.String("xchg"), Env: env, Dir: c.String("cwd"), Args: c.Args().Slice(),
 		Timeout: c.Duration("timeout"), MaxSilent: c.Duration("max-silent"), KeepFailed: c.Bool("keep-failed"), NoLane: c.Bool("no-lane"),
 		Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
-		Timeline: event.NewTimeline(zero),
+		TraceFile: c.String("timeline-file"), Timeline: event.NewTimeline(zero),
 	}
 	if c.Bool("json") { // the output is in the events
 		cfg.Stdout, cfg.Stderr = nil, nil
 	}
-	if cfg.Timeout < 0 || cfg.MaxSilent < 0 {
-		return fmt.Errorf("--timeout and --max-silent must not be negative")
+	if cfg.Timeout < 0 || cfg.MaxSilent < 0 || c.Duration("keep-for") < 0 {
+		return fmt.Errorf("--timeout, --max-silent and --keep-for must not be negative")
+	}
+	if keeper != nil {
+		cfg.KeepFor = c.Duration("keep-for")
 	}
 	cfg.Timeline.Mark("process start to build")
-	result, err := h.Build(c.Context, cfg)
+	build := h.Build
+	if c.Bool("check") {
+		build = h.CheckBuild
+	}
+	result, err := build(ctx, cfg)
+	err = finishBuild(c, h, cfg, result, err)
+	if result.Held == nil {
+		return err
+	}
+	return hold(ctx, c, h, keeper, result, err)
+}
+
+// finishBuild tells what came of a build, everywhere where that was asked for, and
+// turns it into an exit status.
+func finishBuild(c *cli.Context, h *hostagent.Host, cfg build.Config, result build.Result, err error) error {
 	h.Report.Result(event.KindResult, struct {
 		build.Result
 		Timeline []event.Span `json:"timeline"`
@@ -92,6 +122,12 @@ func runBuild(c *cli.Context) error {
 func buildStatus(c *cli.Context, r build.Result, err error) error {
 	if r.Kept != "" {
 		fmt.Fprintf(c.App.ErrWriter, "hostagent: what the build left is kept in %s\n", r.Kept)
+	}
+	if r.Second != "" {
+		fmt.Fprintf(c.App.ErrWriter, "hostagent: the second build's output is kept in %s\n", r.Second)
+	}
+	if r.Held != nil {
+		printHeld(c, r)
 	}
 	switch {
 	case err != nil:

@@ -49,10 +49,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = build.ErrInterrupted
 	}
-	if r, ok := app.Metadata[reportKey].(*event.Reporter); ok {
-		r.Tell(event.KindFailed, "%v", err)
-	}
-	fmt.Fprintf(stderr, "hostagent: %s\n", printable(err.Error()))
+	sayError(app, err)
 	switch {
 	case s != nil:
 		return s.status
@@ -61,6 +58,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	default:
 		return build.StatusFailed
 	}
+}
+
+// sayError says what went wrong, to people and in the events.
+func sayError(app *cli.App, err error) {
+	if r, ok := app.Metadata[reportKey].(*event.Reporter); ok {
+		r.Tell(event.KindFailed, "%v", err)
+	}
+	fmt.Fprintf(app.ErrWriter, "hostagent: %s\n", printable(err.Error()))
 }
 
 // printable takes out of a message what could confuse a terminal: some of it may
@@ -139,7 +144,9 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: strict([]*cli.Command{
-			buildCommand, imageCommand, suspendCommand, shellCommand, serveCommand, doctorCommand, completionCommand,
+			buildCommand, imageCommand, suspendCommand, shellCommand,
+			psCommand, killCommand, logsCommand, screenshotCommand,
+			serveCommand, doctorCommand, completionCommand,
 		}),
 	}
 }

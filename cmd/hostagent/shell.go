@@ -28,7 +28,10 @@ var shellCommand = &cli.Command{
 		&cli.StringSliceFlag{Name: "input", Usage: "store `PATH` that may be read, with its closure; none = the whole store"},
 		&cli.StringFlag{Name: "xchg", Usage: "`DIR` to exchange files with the guest through drive X:"},
 		noLaneFlag,
+		&cli.StringFlag{Name: "attach", Usage: "use the pair that a build with --keep-failed has left: the build's `ID`"},
 	},
+	Description: `With --attach the pair of a failed build runs as long as the shell does, and is paused
+again afterwards; hostagent kill ends it. The other flags are that build's then.`,
 	Action: runShell,
 }
 
@@ -48,11 +51,20 @@ func runShell(c *cli.Context) error {
 		return err
 	}
 	defer restore()
+	if id := c.String("attach"); id != "" {
+		status, err := h.Attach(ctx, id, e)
+		restore()
+		return shellStatus(status, err)
+	}
 	status, err := h.Shell(ctx, build.Config{
 		Image: c.String("image"), StoreDir: c.String("store"), Inputs: c.StringSlice("input"), Xchg: c.String("xchg"),
 		NoLane: c.Bool("no-lane"), Timeline: event.NewTimeline(processStart()),
 	}, e)
 	restore()
+	return shellStatus(status, err)
+}
+
+func shellStatus(status int, err error) error {
 	if err != nil {
 		return &statusError{status: build.StatusOf(err), err: err}
 	}

@@ -48,10 +48,12 @@ type build struct {
 	command  *session.Command
 	lastByte []byte // of what the command is told
 	written  writeErrors
-	staging  string // directory that $out is made in
+	control  *controller // answers for the run
+	staging  string      // directory that $out is made in
 	xchgDir  string
 	jobs     *os.Root // xchg, for the job's files
 	jobDir   string   // of this build, below xchg
+	logs     string   // where the run's logs are after it; "" = nowhere
 	result   Result
 
 	succeeded bool
@@ -62,14 +64,19 @@ type build struct {
 func Run(ctx context.Context, c Config) (Result, error) {
 	begin := time.Now()
 	b := &build{Config: c}
+	ctx = b.begin(ctx)
 	err := b.checkCommand()
 	if err == nil {
 		err = b.all(ctx, b.announce, b.runCommand)
 	}
 	b.result.Image, b.result.Took = c.Image, time.Since(begin)
+	b.writeTrace()
 	if err != nil {
 		err = b.classify(ctx, err)
 		b.result.Status, b.result.Error = StatusOf(err), err.Error()
+	}
+	if b.result.Held == nil {
+		b.control.cancel(nil)
 	}
 	return b.result, err
 }
@@ -91,6 +98,9 @@ func (b *build) classify(ctx context.Context, err error) error {
 	switch known := errors.As(err, &e); {
 	case ctx.Err() != nil && (!known || e.Status == StatusFailed):
 		// Whatever step it was in failed for that reason.
+		if errors.Is(context.Cause(ctx), ErrKilled) {
+			return &Error{Status: StatusSignal, Err: ErrKilled}
+		}
 		return &Error{Status: StatusSignal, Err: ErrInterrupted}
 	case known:
 		return err
@@ -102,7 +112,8 @@ func (b *build) classify(ctx context.Context, err error) error {
 // all does everything around work, which is given a pair and a session. announce is
 // called when there is a session and nothing else.
 func (b *build) all(ctx context.Context, announce, work func(context.Context) error) (err error) {
-	defer func() { err = errors.Join(err, b.cleanUp()) }()
+	run := ctx
+	defer func() { err = errors.Join(err, b.cleanUp(run)) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -194,6 +205,7 @@ func (b *build) prepare(ctx context.Context) error {
 		return err
 	}
 	b.result.ID = b.run.ID
+	b.serveControl()
 	return b.makeShares()
 }
 
@@ -303,6 +315,7 @@ func (b *build) revive(ctx context.Context) error {
 		Controller: controller, Guest: windows, StateDir: dir, LogDir: b.run.LogDir(),
 		Timeline: b.Timeline, Log: b.Log,
 	})
+	b.control.setPair(b.pair)
 	return err
 }
 
@@ -356,7 +369,17 @@ func (b *build) connect(ctx context.Context, announce func(context.Context) erro
 }
 
 // cleanUp leaves nothing behind but what was asked to be kept.
-func (b *build) cleanUp() error {
+func (b *build) cleanUp(ctx context.Context) error {
+	if b.hold(ctx) {
+		return nil
+	}
+	err := b.end()
+	b.control.close()
+	return err
+}
+
+// end ends both VMs and what belongs to them.
+func (b *build) end() error {
 	defer b.Timeline.Begin("teardown")()
 	if b.session != nil {
 		b.session.Abort()
@@ -380,12 +403,10 @@ func (b *build) cleanUp() error {
 	if b.run == nil {
 		return errors.Join(errs...)
 	}
+	b.logs = b.run.EndLogs()
 	if b.KeepFailed && !b.succeeded {
-		b.result.Kept = b.run.Keep()
-		if _, err := os.Stat(b.staging); err == nil && b.Out != "" {
-			b.Report.Tell(event.KindWarning, "the outputs are on another file system: they are kept in %s", b.staging)
-		}
-		return errors.Join(errs...)
+		b.keep()
+		return errors.Join(append(errs, b.run.Close())...)
 	}
 	errs = append(errs, b.removeJob(), b.run.Remove())
 	return errors.Join(errs...)

@@ -222,7 +222,7 @@ func (b *build) collect(exit job.Exit) error {
 		return &Error{Status: StatusCantRun, Err: fmt.Errorf("the guest can't run %s (Windows error %d)", b.Args[0], exit.Error)}
 	}
 	b.result.ExitCode = &exit.Code
-	b.result.Status = statusOf(exit.Code)
+	b.result.Status = StatusOfCode(exit.Code)
 	if exit.Code != 0 {
 		b.Report.Tell(event.KindStage, "the command exited with %d (0x%x)", exit.Code, exit.Code)
 		return nil

@@ -36,6 +36,12 @@ type Config struct {
 	MaxSilent  time.Duration // 0 = none
 	KeepFailed bool
 	NoLane     bool // all bytes go over the channel, none through shared memory
+	// KeepFor, if not 0, is how long the paused pair of a build that failed is kept:
+	// Result.Held.
+	KeepFor time.Duration
+
+	// TraceFile gets the timeline as a Chrome trace; "" = only the run's logs do.
+	TraceFile string
 
 	Stdout, Stderr io.Writer
 	Report         *event.Reporter

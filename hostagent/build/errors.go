@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"winvm/hostagent/nixstore"
+	"winvm/hostagent/outdiff"
 )
 
 // Exit statuses of `hostagent build` beside the command's own.
 const (
+	StatusDiffers  = 123 // a second build made something else
 	StatusTimeout  = 124 // the command took, or was silent, too long
 	StatusFailed   = 125 // the host agent failed
 	StatusCantRun  = 126 // the command can't be run
@@ -60,15 +62,23 @@ type Result struct {
 	ExitCode *uint32       `json:"exit_code"` // the command's own, all 32 bits
 	Error    string        `json:"error,omitempty"`
 	Out      string        `json:"out,omitempty"`
-	Kept     string        `json:"kept,omitempty"` // what was left to look at
+	Kept     string        `json:"kept,omitempty"`       // what was left to look at
+	Xchg     string        `json:"xchg,omitempty"`       // drive X: of what was kept
+	Until    *time.Time    `json:"kept_until,omitempty"` // until then with its pair, paused
 	Took     time.Duration `json:"took_ns"`
 	Lane     uint64        `json:"lane_requests"` // requests whose contents went through shared memory
 	// Store is what of the share nixstore the controller asked for.
 	Store nixstore.Stats `json:"store"`
+	// Differences are between the outputs of two builds, and Second where the second
+	// one's is kept.
+	Differences []outdiff.Difference `json:"differences,omitempty"`
+	Second      string               `json:"second,omitempty"`
+
+	Held *Held `json:"-"` // that pair; the caller must end it
 }
 
-// statusOf maps an exit code to an exit status: what does not fit becomes 1.
-func statusOf(code uint32) int {
+// StatusOfCode maps an exit code to an exit status: what does not fit becomes 1.
+func StatusOfCode(code uint32) int {
 	if code > 255 {
 		return 1
 	}

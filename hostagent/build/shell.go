@@ -12,6 +12,8 @@ import (
 // status.
 func Shell(ctx context.Context, c Config, e session.Exec) (int, error) {
 	b := &build{Config: c}
+	ctx = b.begin(ctx)
+	defer b.control.cancel(nil)
 	status := 0
 	nothing := func(context.Context) error { return nil }
 	err := b.all(ctx, nothing, func(ctx context.Context) error {
@@ -20,10 +22,11 @@ func Shell(ctx context.Context, c Config, e session.Exec) (int, error) {
 			return fmt.Errorf("the session in the guest: %w", err)
 		}
 		if exit.Status != nil {
-			status = statusOf(*exit.Status)
+			status = StatusOfCode(*exit.Status)
 		}
 		return b.flush(ctx)
 	})
+	b.writeTrace()
 	if err != nil {
 		return 0, b.classify(ctx, err)
 	}

@@ -149,7 +149,7 @@ func TestSuccessWithoutOutput(t *testing.T) {
 
 func TestKeepFailed(t *testing.T) {
 	e := newEnv(t)
-	r := e.build("--out", e.path("o"), "--keep-failed", "--result", e.path("result"), "--", "cmd", "/c", `echo x>X:\note& echo y>%out%& exit 3`)
+	r := e.build("--out", e.path("o"), "--keep-failed", "--keep-for", "0", "--result", e.path("result"), "--", "cmd", "/c", `echo x>X:\note& echo y>%out%& exit 3`)
 	r.wants(3, "is kept in")
 	kept := readResult(t, e.path("result")).Kept
 	for file, want := range map[string]string{"xchg/note": "x\n", "beside-0/o": "y\n"} {

@@ -186,3 +186,25 @@ func TestNilTimeline(t *testing.T) {
 	}
 	tl.Print(new(bytes.Buffer))
 }
+
+func TestTimelineCurrent(t *testing.T) {
+	tl := NewTimeline(time.Now())
+	check := func(want string) {
+		t.Helper()
+		if got := tl.Current(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	check("")
+	a := tl.Begin("same")
+	b := tl.Begin("same")
+	c := tl.Begin("inner")
+	check("inner")
+	c()
+	check("same")
+	a() // the outer one first, as with things done side by side
+	check("same")
+	b()
+	check("")
+	check((*Timeline)(nil).Current())
+}

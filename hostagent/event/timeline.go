@@ -3,6 +3,7 @@ package event
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,8 +20,9 @@ type Span struct {
 type Timeline struct {
 	zero time.Time
 
-	mu    sync.Mutex // guards spans
+	mu    sync.Mutex // guards the rest
 	spans []Span
+	open  []*string // the names of spans that have begun and not ended
 }
 
 // NewTimeline begins a timeline at zero, which may lie before now: when the
@@ -33,7 +35,32 @@ func (t *Timeline) Begin(name string) (end func()) {
 		return func() {}
 	}
 	start := time.Now()
-	return func() { t.add(name, start, time.Now()) }
+	mine := &name
+	t.mu.Lock()
+	t.open = append(t.open, mine)
+	t.mu.Unlock()
+	return func() {
+		t.add(name, start, time.Now())
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if i := slices.Index(t.open, mine); i >= 0 {
+			t.open = slices.Delete(t.open, i, i+1)
+		}
+	}
+}
+
+// Current is the span that began last of those that have not ended, "" if none is
+// open.
+func (t *Timeline) Current() string {
+	if t == nil {
+		return ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) == 0 {
+		return ""
+	}
+	return *t.open[len(t.open)-1]
 }
 
 // Mark adds a moment.

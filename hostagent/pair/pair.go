@@ -117,10 +117,7 @@ func (p *Pair) load(ctx context.Context, c Config) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := p.Controller.Resume(ctx); err != nil {
-		return err
-	}
-	return p.Guest.Resume(ctx)
+	return p.Resume(ctx)
 }
 
 // Save suspends both VMs into StateDir: their device states beside the memory
@@ -150,6 +147,28 @@ func (p *Pair) Save(ctx context.Context, c Config) error {
 		})
 	}
 	return g.Wait()
+}
+
+// Pause has both VMs stand still: the guest first, as in Save. It does nothing if
+// they do already.
+func (p *Pair) Pause(ctx context.Context) error {
+	if err := p.Guest.Pause(ctx); err != nil {
+		return err
+	}
+	return p.Controller.Pause(ctx)
+}
+
+// Resume lets both VMs run, the controller first, as in Revive.
+func (p *Pair) Resume(ctx context.Context) error {
+	if err := p.Controller.Resume(ctx); err != nil {
+		return err
+	}
+	return p.Guest.Resume(ctx)
+}
+
+// Pids are QEMU's processes by VM.
+func (p *Pair) Pids() map[string]int {
+	return map[string]int{p.Controller.Name(): p.Controller.Pid(), p.Guest.Name(): p.Guest.Pid()}
 }
 
 // Link is the host's end of the controller's port.

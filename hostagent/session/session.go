@@ -118,12 +118,31 @@ type Exec struct {
 // Run runs a command and returns how it ended. If ctx ends first, the command's
 // SSH session is closed.
 func (s *Session) Run(ctx context.Context, e Exec) (agentrpc.ExecExit, error) {
+	conn, err := s.OpenExec(ctx)
+	if err != nil {
+		return agentrpc.ExecExit{}, err
+	}
+	return RunOver(ctx, conn, e)
+}
+
+// OpenExec opens a stream for a command, which [RunOver] runs over it.
+func (s *Session) OpenExec(ctx context.Context) (io.ReadWriteCloser, error) {
+	conn, err := s.mux.Open(ctx, agentrpc.StreamExec)
+	if err != nil {
+		return nil, fmt.Errorf("stream for a command: %w", err)
+	}
+	return conn, nil
+}
+
+// RunOver is [Session.Run] over a stream of [Session.OpenExec], or over what carries
+// its bytes. It closes the stream.
+func RunOver(ctx context.Context, conn io.ReadWriteCloser, e Exec) (agentrpc.ExecExit, error) {
 	if e.OnStart != nil {
 		if err := e.OnStart(); err != nil {
-			return agentrpc.ExecExit{}, err
+			return agentrpc.ExecExit{}, errors.Join(err, conn.Close())
 		}
 	}
-	c, err := s.Start(ctx, e.ExecStart)
+	c, err := startOver(conn, e.ExecStart)
 	if err != nil {
 		return agentrpc.ExecExit{}, err
 	}
@@ -136,10 +155,14 @@ type Command struct{ conn *agentrpc.ExecConn }
 // Start starts a command. It returns when the controller agent has been told, not
 // when that has done it.
 func (s *Session) Start(ctx context.Context, e agentrpc.ExecStart) (*Command, error) {
-	conn, err := s.mux.Open(ctx, agentrpc.StreamExec)
+	conn, err := s.OpenExec(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("stream for a command: %w", err)
+		return nil, err
 	}
+	return startOver(conn, e)
+}
+
+func startOver(conn io.ReadWriteCloser, e agentrpc.ExecStart) (*Command, error) {
 	c := &Command{agentrpc.NewExecConn(conn)}
 	if err := c.conn.WriteJSON(agentrpc.FrameStart, e); err != nil {
 		_ = c.conn.Close()
