@@ -35,6 +35,7 @@ const (
 // A build is one run of Run.
 type build struct {
 	Config
+	life
 	profile  guest.Profile
 	image    *image.Image
 	version  string // QEMU's
@@ -48,12 +49,10 @@ type build struct {
 	command  *session.Command
 	lastByte []byte // of what the command is told
 	written  writeErrors
-	control  *controller // answers for the run
-	staging  string      // directory that $out is made in
+	staging  string // directory that $out is made in
 	xchgDir  string
 	jobs     *os.Root // xchg, for the job's files
 	jobDir   string   // of this build, below xchg
-	logs     string   // where the run's logs are after it; "" = nowhere
 	result   Result
 
 	succeeded bool
@@ -115,6 +114,9 @@ func (b *build) all(ctx context.Context, announce, work func(context.Context) er
 	run := ctx
 	defer func() { err = errors.Join(err, b.cleanUp(run)) }()
 	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	if err := b.takeTurn(ctx); err != nil {
 		return err
 	}
 	if err := b.scanAndRevive(ctx); err != nil {
@@ -400,6 +402,7 @@ func (b *build) end() error {
 		b.result.Store = b.store.Stats()
 		errs = append(errs, b.store.Close())
 	}
+	errs = append(errs, b.ticket.Close())
 	if b.run == nil {
 		return errors.Join(errs...)
 	}

@@ -34,6 +34,7 @@ type Config struct {
 
 	Timeout    time.Duration // 0 = none
 	MaxSilent  time.Duration // 0 = none
+	Jobs       int           // how many builds of StateDir may be at work; 0 = any number
 	KeepFailed bool
 	NoLane     bool // all bytes go over the channel, none through shared memory
 	// KeepFor, if not 0, is how long the paused pair of a build that failed is kept:

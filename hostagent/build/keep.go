@@ -35,6 +35,9 @@ func (b *build) hold(ctx context.Context) bool {
 		b.Report.Tell(event.KindWarning, "the pair can't be kept: %v", err)
 		return false
 	}
+	if err := b.ticket.Rest(limited); err != nil {
+		b.Report.Tell(event.KindWarning, "the pair that is kept takes a build's place: %v", err)
+	}
 	b.logs = b.run.EndLogs()
 	b.keep()
 	until := time.Now().Add(b.KeepFor)

@@ -11,7 +11,7 @@ import (
 // shell if it is empty: with a terminal, if e has one. It returns the command's exit
 // status.
 func Shell(ctx context.Context, c Config, e session.Exec) (int, error) {
-	b := &build{Config: c}
+	b := &build{Config: c, life: life{isShell: true}}
 	ctx = b.begin(ctx)
 	defer b.control.cancel(nil)
 	status := 0

@@ -71,6 +71,7 @@ func sharedImages(t testing.TB) string {
 func newEnv(t *testing.T) *env {
 	t.Helper()
 	images := sharedImages(t)
+	t.Setenv("WINVM_JOBS", "8") // what runs at once here is meant to
 	e := &env{t: t, dir: t.TempDir(), patience: patience}
 	e.state, e.store = e.path("state"), e.path("store")
 	must(t, os.MkdirAll(e.state, 0o755))

@@ -72,6 +72,16 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 // controllerCPU is the controller's CPU model by accelerator.
 var controllerCPU = map[string]string{"tcg": "qemu64", "kvm": "host"}
 
+// overheadMiB is what both QEMUs take beside the VMs' memory: mostly what TCG has
+// translated. Measured, docs/reliability.md.
+const overheadMiB = 256
+
+// MemoryNeed is what a revived pair can come to take of the host's memory, in bytes,
+// when both VMs have touched all of theirs.
+func MemoryNeed(i *image.Image) int64 {
+	return int64(i.MemoryMiB+i.ControllerMemory()+i.State.LaneMiB+overheadMiB) << 20
+}
+
 // CheckIdentity refuses to revive an image as other machines than were suspended.
 func CheckIdentity(i *image.Image, controller, windows qemu.Machine) error {
 	if err := i.CheckIdentity(Controller, i.State.Controller, controller.Identity()); err != nil {
