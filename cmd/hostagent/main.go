@@ -145,7 +145,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: strict([]*cli.Command{
 			buildCommand, imageCommand, suspendCommand, shellCommand,
-			psCommand, killCommand, logsCommand, screenshotCommand,
+			psCommand, killCommand, logsCommand, screenshotCommand, gcCommand,
 			serveCommand, doctorCommand, completionCommand,
 		}),
 	}
