@@ -274,7 +274,7 @@ func TestHostileServers(t *testing.T) {
 				if err == nil {
 					t.Errorf("%s: no error", what)
 				}
-				if took := time.Since(begun); took > time.Second || c.slow != (took >= 150*time.Millisecond) {
+				if took := time.Since(begun); took > time.Second || c.slow != (took >= 100*time.Millisecond) {
 					t.Errorf("%s: took %v: %v", what, took, err)
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -127,11 +128,27 @@ func firstDifference(a, b string) string {
 			}
 			return "nothing"
 		}
+		if was, is := line(as), line(bs); was != is && len(was) > longLine && len(is) > longLine {
+			return fmt.Sprintf("%.40s…: then with %q, now with %q", was, without(was, is), without(is, was))
+		}
 		if line(as) != line(bs) {
 			return fmt.Sprintf("then %q, now %q", line(as), line(bs))
 		}
 	}
 	return "the same text"
+}
+
+// longLine is the length of a line of which only the words that differ are shown.
+const longLine = 200
+
+// without are the words of a that b lacks.
+func without(a, b string) string {
+	has := map[string]bool{}
+	for _, w := range strings.Fields(b) {
+		has[w] = true
+	}
+	words := strings.Fields(a)
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return has[w] }), " ")
 }
 
 // Verify compares the digests of all files that have one.

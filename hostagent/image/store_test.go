@@ -152,6 +152,7 @@ func TestVerifyFindsAFlippedBit(t *testing.T) {
 }
 
 func TestCheckIdentity(t *testing.T) {
+	long := strings.Repeat("flag ", 100)
 	i := &Image{Meta: Meta{Name: "wine"}}
 	if err := i.CheckIdentity("guest", "a\nb", "a\nb"); err != nil {
 		t.Error(err)
@@ -160,6 +161,7 @@ func TestCheckIdentity(t *testing.T) {
 		{"machine=q35\ncpu=qemu64\nsmp=1", "machine=q35\ncpu=max\nsmp=2", `then "cpu=qemu64", now "cpu=max"`},
 		{"a", "a\nb", `then "nothing", now "b"`},
 		{"a\nb", "a", `then "b", now "nothing"`},
+		{"host cpu X " + long + "avx512 fpu", "host cpu Y " + long + "fpu sse9", `then with "X avx512", now with "Y sse9"`},
 	} {
 		err := i.CheckIdentity("guest", c.saved, c.now)
 		wantError(t, c.says, err, ErrMismatch, c.says, "the guest of image", "hostagent suspend wine")

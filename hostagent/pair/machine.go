@@ -33,8 +33,12 @@ const screenMiB = 1
 
 // Machines describes both VMs of an image as they are when its state is saved into
 // or loaded from stateDir. laneMiB is the size of the shared-memory lane, 0 for none.
-// It is a pure function of its arguments.
+// It is a function of its arguments, and, under KVM, of the host's CPU.
 func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, laneMiB int, incoming bool) (controller, windows qemu.Machine) {
+	host := ""
+	if accel == string(qemu.KVM) {
+		host = qemu.HostCPU()
+	}
 	common := func(name string) qemu.Machine {
 		return qemu.Machine{
 			Binary:   binary,
@@ -50,6 +54,7 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	controller = common(Controller)
 	controller.SMP = 1
 	controller.CPU = controllerCPU[accel]
+	controller.HostCPU = host
 	controller.Memory.MiB = i.ControllerMemory()
 	controller.Append = controllerAppend
 	controller.NIC = &qemu.NIC{MAC: guest.ControllerMAC}
@@ -62,6 +67,7 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	windows = common(Guest)
 	windows.SMP = i.CPUs
 	windows.CPU = p.Machine.CPUModel[accel]
+	windows.HostCPU = host
 	windows.Memory.MiB = i.MemoryMiB
 	windows.Append = p.Machine.Append
 	windows.NIC = &qemu.NIC{MAC: guest.GuestMAC}

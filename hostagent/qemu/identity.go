@@ -12,7 +12,8 @@ import (
 // the devices. It is meant to be stored with the state and compared as text; a
 // difference between two of them can be shown to a person (see [IdentityDiff]).
 //
-// The accelerator is part of it: a state of TCG isn't one of KVM.
+// The accelerator is part of it: a state of TCG isn't one of KVM. With CPU model "host"
+// so is the host's CPU.
 //
 // Whether there is a kernel and an initrd counts, because they make memory blocks
 // of their own; their paths don't. The kernel's command line counts. The console
@@ -25,6 +26,13 @@ func (m Machine) Identity() string {
 	line("machine %s", m.Type)
 	line("accel %s", m.Accel)
 	line("cpu %s", m.CPU)
+	if m.followsHost() {
+		host := m.HostCPU
+		if host == "" {
+			host = "unknown"
+		}
+		line("host cpu %s", host)
+	}
 	line("smp %d", m.SMP)
 	line("memory %d MiB, file %s", m.Memory.MiB, onOff(m.Memory.File != ""))
 	line("rtc %s", m.RTCBase)
@@ -45,6 +53,12 @@ func (m Machine) Identity() string {
 	line("rng %s", onOff(!m.NoRNG))
 	line("pvpanic %s", onOff(m.Panic))
 	return b.String()
+}
+
+// followsHost reports whether the guest sees the host's own CPU.
+func (m Machine) followsHost() bool {
+	model, _, _ := strings.Cut(m.CPU, ",")
+	return model == "host" || model == "max" && m.Accel == KVM
 }
 
 // IdentityDigest is the SHA-256 of [Machine.Identity], in hexadecimal.

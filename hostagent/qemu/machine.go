@@ -44,6 +44,9 @@ type Machine struct {
 	CPU   string // CPU model; default "qemu64" under TCG, "host" under KVM
 	SMP   int    // CPUs; default 1
 
+	// HostCPU is what [HostCPU] says, for a CPU model that is the host's.
+	HostCPU string
+
 	Memory Memory
 
 	// Kernel, Initrd and Append boot a Linux kernel directly. Initrd and Append
