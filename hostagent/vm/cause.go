@@ -20,12 +20,16 @@ const (
 	Exited                         // QEMU ended by itself: see Status and Stderr
 	Signalled                      // a signal ended QEMU: SIGKILL is often the kernel, out of memory; others are a crash
 	MonitorLost                    // QEMU's monitor failed; QEMU was killed
+	Silent                         // QEMU did not answer its monitor; it was killed
+	Stopped                        // the guest was paused, and not by [VM.Pause]
+	Asleep                         // the guest went to sleep (ACPI S3 or S4), and nobody would wake it
 )
 
 var causeTexts = map[Cause]string{
 	Killed: "it was killed", PoweredOff: "the guest powered off", Rebooted: "the guest rebooted",
 	Panicked: "the guest panicked", DiskError: "a disk can't be written",
 	InternalError: "QEMU can't execute the guest any further", Exited: "QEMU ended by itself",
+	Silent: "QEMU does not answer its monitor", Stopped: "somebody else has paused it", Asleep: "the guest went to sleep",
 	Signalled: "a signal ended QEMU", MonitorLost: "QEMU's monitor failed",
 }
 

@@ -30,6 +30,9 @@ func (v *VM) change(ctx context.Context, verb, command string, to stage) error {
 	if at != running && at != paused {
 		return fmt.Errorf("%s VM %s: %s", verb, v.name, stageTexts[at])
 	}
+	v.mu.Lock()
+	v.pausing = to == paused
+	v.mu.Unlock()
 	if err := v.mon.Run(ctx, command, nil, nil); err != nil {
 		return fmt.Errorf("%s VM %s: %w", verb, v.name, v.ended(err))
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	ConsoleLog      string
 	ConsoleLogLimit int64
 	Logger          *slog.Logger // required
+	// SilenceLimit is how long QEMU may not answer its monitor; 0 = a minute.
+	SilenceLimit time.Duration
 }
 
 // VM is one running QEMU.
@@ -54,6 +56,7 @@ type VM struct {
 	shutdown string     // the reason of the event SHUTDOWN
 	ioError  string     // what the event BLOCK_IO_ERROR said
 	stage    stage
+	pausing  bool            // Pause has asked QEMU to stop the guest
 	open     map[string]bool // ports that the guest has open
 	changed  chan struct{}   // closed and replaced when open changes
 }
@@ -161,8 +164,12 @@ func launch(ctx context.Context, cfg Config, s *sockets) (*VM, error) {
 	if v.mon, err = qmp.New(ctx, s.qmp, log); err != nil {
 		return nil, v.abandon(ctx, err)
 	}
-	events := v.mon.Subscribe("STOP", "SHUTDOWN", "GUEST_PANICKED", "BLOCK_IO_ERROR", "RESET", "VSERPORT_CHANGE")
+	events := v.mon.Subscribe("STOP", "SHUTDOWN", "GUEST_PANICKED", "BLOCK_IO_ERROR", "RESET", "VSERPORT_CHANGE", "SUSPEND", "SUSPEND_DISK")
 	v.wg.Go(func() { v.watch(events) })
+	if cfg.SilenceLimit <= 0 {
+		cfg.SilenceLimit = defaultSilence
+	}
+	v.wg.Go(func() { v.pulse(context.WithoutCancel(ctx), cfg.SilenceLimit) })
 	go v.supervise()
 	if !m.Incoming {
 		if err := v.Resume(ctx); err != nil {

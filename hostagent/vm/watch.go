@@ -21,6 +21,8 @@ func (v *VM) watch(events *qmp.Subscription) {
 			v.portChanged(strings.TrimPrefix(e.String("id"), qemu.PortDeviceID("")), e.Bool("open"))
 		case "GUEST_PANICKED":
 			v.fail(Panicked, "")
+		case "SUSPEND", "SUSPEND_DISK":
+			v.fail(Asleep, "")
 		case "RESET":
 			v.log.Info("the guest was reset", "by_guest", e.Bool("guest"))
 		case "SHUTDOWN":
@@ -49,13 +51,17 @@ func (v *VM) stopped() {
 		return // QEMU is ending, and supervise will say why
 	}
 	v.mu.Lock()
-	ioError := v.ioError
+	ioError, unasked := v.ioError, v.stage == running && !v.pausing
 	v.mu.Unlock()
 	switch status.Status {
 	case "io-error":
 		v.fail(DiskError, ioError)
 	case "internal-error":
 		v.fail(InternalError, "")
+	case "paused":
+		if unasked {
+			v.fail(Stopped, "")
+		}
 	case "guest-panicked", "watchdog":
 		v.fail(Panicked, "")
 	}

@@ -10,6 +10,7 @@
 //	poweroff    power off
 //	reboot      reset
 //	panic       crash the kernel
+//	sleep       suspend to RAM
 //	fill        write to the disk vda until it fails
 //	lane        map the shared memory and copy from one slot of it to another
 package main
@@ -77,6 +78,8 @@ func do(what string) error {
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	case "panic":
 		return os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
+	case "sleep":
+		return os.WriteFile("/sys/power/state", []byte("mem"), 0)
 	case "fill":
 		return fill()
 	case "lane":
