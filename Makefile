@@ -27,10 +27,12 @@ export WINVM_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/winvm
 FUZZTIME ?= 30s
 SOAKTIME ?= 1h
 SEED ?= 0
+REVIVES ?= 1000
+SUSPENDS ?= 200
 BENCH ?= .
 COUNT ?= 5
 
-.PHONY: all build lint test bench microbench demo clean setup fmt fuzz soak cover help
+.PHONY: all build lint test bench microbench soak soak-share demo clean setup fmt fuzz cover help
 
 all: build lint test ## build, lint and test
 
@@ -64,6 +66,9 @@ bench: build ## measure side by side with what else could be mounted (BENCH=WORK
 microbench: build ## run the packages' benchmarks (BENCH=regexp COUNT=n) and summarise them
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/bench.sh '$(BENCH)' $(COUNT)
 
+soak: build ## revive REVIVES times, kill SUSPENDS suspends; figures into build/soak
+	@$(WITH) tools/setup/soak.sh $(REVIVES) $(SUSPENDS)
+
 demo: build ## make the images, run a real Windows build in them, twice
 	@tools/setup/packages.sh dpkg-dev bzip2 patch openssl $$(command -v npm >/dev/null || echo npm)
 	@$(WITH) $(BIN)/hostagent image create $(IMAGE)
@@ -72,7 +77,7 @@ demo: build ## make the images, run a real Windows build in them, twice
 fuzz: setup ## run every fuzz target for FUZZTIME
 	@$(WITH) tools/setup/fuzz.sh $(FUZZTIME)
 
-soak: setup ## random operations on mounts, with cuts, for SOAKTIME (SEED=n)
+soak-share: setup ## random operations on mounts, with cuts, for SOAKTIME (SEED=n)
 	@$(WITH) go test ./controlleragent/soak -v -count 1 -timeout 0 -soak.for $(SOAKTIME) -soak.seed $(SEED)
 
 cover: build ## measure the tests' coverage, into build/cover.html
@@ -88,4 +93,4 @@ clean: ## remove what was built; the caches outside the checkout stay
 	rm -rf build
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
