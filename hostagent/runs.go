@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +37,10 @@ func (h *Host) Runs(ctx context.Context) ([]Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	list = slices.DeleteFunc(list, func(r rundir.Run) bool { // a suspend, or the second half of a check
+		_, err := os.Lstat(filepath.Join(r.Dir, control.SocketName))
+		return err != nil
+	})
 	runs := make([]Run, len(list))
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()

@@ -11,10 +11,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
+	"winvm/hostagent"
 	"winvm/hostagent/build"
+	"winvm/hostagent/control"
 )
 
 func TestReadEnvFile(t *testing.T) {
@@ -104,5 +107,38 @@ func TestProcessAge(t *testing.T) {
 	}
 	if s := processStart(); s.After(time.Now()) || time.Since(s) < age {
 		t.Errorf("started %v ago, but is %v old", time.Since(s), age)
+	}
+}
+
+// What a run says of itself stays in its column, whatever it is.
+func TestPsLine(t *testing.T) {
+	now := time.Now()
+	r := hostagent.Run{Status: control.Status{
+		ID: "20260101-000000-abcdef", Image: "wi\tne", Command: []string{"cmd", "/c", "a\nb\x1b[31m" + strings.Repeat("é", 100)},
+		Stage: "command", Started: now.Add(-1500 * time.Millisecond), Pid: 1, QEMU: map[string]int{"guest": 3, "controller": 2, "x": 9}, PSS: 300 << 20,
+	}}
+	line := psLine(r, now)
+	fields := strings.Split(line, "\t")
+	if len(fields) != 7 || strings.ContainsAny(line, "\n\x1b") || !utf8.ValidString(line) || len(fields[6]) > 70 {
+		t.Errorf("got %q", line)
+	}
+	if got := strings.Join(fields[1:6], "|"); got != "wi ne|command|1.5s|300 MiB|1,2,3" {
+		t.Errorf("got %q", got)
+	}
+	r.Problem = "does not\nanswer"
+	if line := psLine(r, now); len(strings.Split(line, "\t")) != 7 || !strings.Contains(line, "(does not answer)") {
+		t.Errorf("got %q", line)
+	}
+}
+
+func TestKeeperEnvironment(t *testing.T) {
+	for _, bad := range []string{"", "x", "2", "-1", "999999"} {
+		t.Setenv(keeperEnv, bad)
+		if k, _, err := asKeeper(t.Context()); err == nil || k != nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	if k, ctx, err := asKeeper(t.Context()); err != nil || k != nil || ctx.Err() != nil {
+		t.Errorf("without: %v, %v", k, err)
 	}
 }
