@@ -132,6 +132,11 @@ func (b *build) all(ctx context.Context, announce, work func(context.Context) er
 		}
 	}()
 	if err = b.connect(ctx, announce); err == nil {
+		go func() { // the same
+			if err := b.session.Alive(ctx); err != nil {
+				cancel(err)
+			}
+		}()
 		err = work(ctx)
 	}
 	if cause := b.cause(ctx, err); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(err, cause) {

@@ -80,11 +80,6 @@ func (b *build) await(ctx context.Context) (job.Exit, error) {
 	silence := newSilence(b.MaxSilent, cancel)
 	defer silence.stop()
 	go b.watch(ctx, cancel) // ends with ctx, which this function ends
-	go func() {             // the same
-		if err := b.session.Alive(ctx); err != nil {
-			cancel(err)
-		}
-	}()
 
 	b.Report.Stage("command", "%s", b.Args[0])
 	first := sync.OnceFunc(func() { b.Timeline.Mark("first output") })

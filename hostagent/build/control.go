@@ -26,8 +26,8 @@ func (killed) Error() string { return ErrKilled.Error() }
 
 func (killed) Is(target error) bool { return target == ErrKilled || target == context.Canceled }
 
-// A controller answers for a run on its control socket: package control's Handler.
-type controller struct {
+// A responder answers for a run on its control socket: package control's Handler.
+type responder struct {
 	b      *build
 	begun  time.Time
 	cancel context.CancelCauseFunc // of the whole run
@@ -42,12 +42,12 @@ type controller struct {
 	attached int // shells
 }
 
-var _ control.Handler = (*controller)(nil)
+var _ control.Handler = (*responder)(nil)
 
 // begin makes what answers for the run, which can end the context that it returns.
 func (b *build) begin(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
-	b.control = &controller{b: b, begun: time.Now(), cancel: cancel}
+	b.control = &responder{b: b, begun: time.Now(), cancel: cancel}
 	return ctx
 }
 
@@ -62,17 +62,17 @@ func (b *build) serveControl() {
 }
 
 // close is the last that is done of a run: who waits for its end goes on.
-func (c *controller) close() { c.server.Close() }
+func (c *responder) close() { c.server.Close() }
 
 // setPair says which VMs are the run's.
-func (c *controller) setPair(p *pair.Pair) {
+func (c *responder) setPair(p *pair.Pair) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pair = p
 }
 
 // Status implements control.Handler.
-func (c *controller) Status() control.Status {
+func (c *responder) Status() control.Status {
 	s := control.Status{
 		ID: c.b.run.ID, Image: c.b.Image, Command: c.b.Args, Stage: c.b.Timeline.Current(), Started: c.begun, Pid: os.Getpid(),
 	}
@@ -100,13 +100,13 @@ func (c *controller) Status() control.Status {
 }
 
 // Kill implements control.Handler.
-func (c *controller) Kill() { c.cancel(killed{}) }
+func (c *responder) Kill() { c.cancel(killed{}) }
 
 // maxPNG bounds what a screenshot may have.
 const maxPNG = 16 << 20
 
 // Screenshot implements control.Handler.
-func (c *controller) Screenshot(ctx context.Context) ([]byte, error) {
+func (c *responder) Screenshot(ctx context.Context) ([]byte, error) {
 	c.mu.Lock()
 	p := c.pair
 	c.mu.Unlock()
@@ -133,7 +133,7 @@ func (c *controller) Screenshot(ctx context.Context) ([]byte, error) {
 }
 
 // keep says that the pair is kept until a moment.
-func (c *controller) keep(s *session.Session, until time.Time) {
+func (c *responder) keep(s *session.Session, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.kept, c.until = s, &until
@@ -141,7 +141,7 @@ func (c *controller) keep(s *session.Session, until time.Time) {
 
 // Attach implements control.Handler: it joins the peer's stream with one to the
 // controller agent, and has the pair run as long as somebody is attached.
-func (c *controller) Attach(ctx context.Context, stream io.ReadWriteCloser, begun func() error) error {
+func (c *responder) Attach(ctx context.Context, stream io.ReadWriteCloser, begun func() error) error {
 	s, err := c.enter(ctx)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (c *controller) Attach(ctx context.Context, stream io.ReadWriteCloser, begu
 }
 
 // enter has the pair run.
-func (c *controller) enter(ctx context.Context) (*session.Session, error) {
+func (c *responder) enter(ctx context.Context) (*session.Session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.kept == nil {
@@ -182,7 +182,7 @@ func (c *controller) enter(ctx context.Context) (*session.Session, error) {
 	return c.kept, nil
 }
 
-func (c *controller) leave(ctx context.Context) {
+func (c *responder) leave(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.attached--; c.attached > 0 || c.pair.Guest.Err() != nil {

@@ -10,7 +10,7 @@ import (
 
 // life is what belongs to a run as one among others.
 type life struct {
-	control *controller   // answers for the run
+	control *responder    // answers for the run
 	ticket  *queue.Ticket // its place in the queue
 	isShell bool          // somebody sits in front of it
 	logs    string        // where the run's logs are after it; "" = nowhere
