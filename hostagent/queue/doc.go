@@ -15,7 +15,7 @@
 // The waiting ticket with the lowest number is next. It begins when a place is free
 // and its memory fits: into what the host has available, less what the runs at work
 // may still come to take, less a margin. Nobody overtakes, so a large one is not
-// starved by small ones. Tickets that take no place (shells, which somebody sits in
+// starved by small ones; but a process that stands still (SIGSTOP) is passed. Tickets that take no place (shells, which somebody sits in
 // front of) wait for memory only, and for nobody.
 //
 // # Waiting

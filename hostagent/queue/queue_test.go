@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,6 +180,29 @@ func TestKilled(t *testing.T) {
 	if l := left(t, state); len(l) != 0 {
 		t.Errorf("left: %v", l)
 	}
+}
+
+// Who stands still while it is next is passed, and not forgotten.
+func TestStopped(t *testing.T) {
+	state := t.TempDir()
+	var p [3]*proc
+	p[0] = start(t, state, 1)
+	p[0].says("begins", 5*time.Second)
+	for i := 1; i < len(p); i++ {
+		p[i] = start(t, state, 1)
+		p[i].says(fmt.Sprint("waits ", i), 5*time.Second)
+	}
+	must(t, p[1].cmd.Process.Signal(syscall.SIGSTOP))
+	p[2].says("waits 1", 2*time.Second) // nobody tells of that: it is looked for
+	p[0].end()
+	p[2].says("begins", soon)
+	must(t, p[1].cmd.Process.Signal(syscall.SIGCONT))
+	if n := len(left(t, state)); n != 2 {
+		t.Errorf("%d tickets", n)
+	}
+	p[2].end()
+	p[1].says("begins", soon)
+	p[1].end()
 }
 
 // Many at once, some killed at any moment: never more than may, nobody forgotten.

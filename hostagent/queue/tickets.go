@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +126,7 @@ func (t *Ticket) decide(all []entry) (w Waiting, may bool, err error) {
 			if e.State == running && !e.NoPlace {
 				w.Running++
 			}
-		case e.number < t.entry.number && !e.NoPlace:
+		case e.number < t.entry.number && !e.NoPlace && !stopped(e.Pid):
 			w.Position++ // those before this one
 		}
 	}
@@ -151,6 +152,18 @@ func (t *Ticket) decide(all []entry) (w Waiting, may bool, err error) {
 	}
 	t.entry.State = running
 	return w, true, t.write()
+}
+
+// stopped reports whether a process stands still (SIGSTOP, Ctrl-Z): if it is next, it
+// can't take its turn. It gets the next one when it goes on.
+func stopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The name before it may hold anything but ends with the last ')'.
+	state := strings.TrimSpace(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return strings.HasPrefix(state, "T") || strings.HasPrefix(state, "t")
 }
 
 // write replaces the ticket's content. The caller holds the lock.
