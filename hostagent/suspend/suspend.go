@@ -170,7 +170,9 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 		return fmt.Errorf("%w: the controller VM: %w", errBoot, err)
 	}
 	defer s.Abort()
-	if err := s.Attach(ctx); err != nil {
+	attaching, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	if err := s.Attach(attaching); err != nil {
 		return err
 	}
 	a.Report.Stage("suspend", "controller is up; waiting for the guest's SSH server")
@@ -203,6 +205,8 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	ctx, cancel = context.WithTimeout(ctx, commandLimit)
+	defer cancel()
 	return s.Quiesce(ctx)
 }
 
