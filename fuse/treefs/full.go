@@ -15,7 +15,8 @@ const (
 	roomDelay = 10 * time.Millisecond
 	// How often it tries again: for space that a removed file had, and for
 	// nodes that the kernel has been made to forget.
-	spaceTries, nodeTries = 2, 20
+	// The last is for nodes, when it is a name in the root that is asked for.
+	spaceTries, nodeTries, rootTries = 2, 20, 5
 	// leastNodes is the lowest limit of nodes that is learned from the host.
 	leastNodes = 16
 )
@@ -29,18 +30,26 @@ const (
 // No nodes: the host holds something (a descriptor) for every file that the kernel
 // remembers, and has its limit; the kernel has none, so it is made to forget. That
 // needs the lock of the root's inode, which a request about a name there holds: such
-// a one returns ESTALE instead of waiting, at which the kernel walks the path again.
+// a one returns ESTALE instead of waiting, at which the kernel walks the path again,
+// once. By then at least one name has been forgotten, since who waits for the lock is
+// served in turn; but what the kernel has to say of it may still be on its way here,
+// and that needs no lock. So the second time is worth a wait.
 func (f *FS) room(s *session, parent uint64, op func() error) error {
 	err := op()
-	tries := 0
+	tries, full, again := 0, false, false
+	if errors.Is(err, syscall.ENFILE) {
+		full, again = f.full()
+	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		tries = spaceTries
-	case !errors.Is(err, syscall.ENFILE) || !f.full():
-	case parent == fuse.FUSE_ROOT_ID:
+	case !full:
+	case parent == fuse.FUSE_ROOT_ID && !again:
 		return syscall.ESTALE
+	case parent == fuse.FUSE_ROOT_ID:
+		tries = rootTries
 	default:
 		tries = nodeTries
 	}
@@ -50,6 +59,9 @@ func (f *FS) room(s *session, parent uint64, op func() error) error {
 		}
 		f.forgets.flush()
 		err = op()
+	}
+	if full && parent == fuse.FUSE_ROOT_ID && errors.Is(err, syscall.ENFILE) {
+		return syscall.ESTALE
 	}
 	return err
 }
@@ -66,12 +78,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // full learns from the host's refusal how many nodes it can hold, and reports
-// whether the kernel is being made to forget some.
-func (f *FS) full() bool {
+// whether the kernel is being made to forget some, and whether it was already.
+func (f *FS) full() (forgetting, already bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.maxNodes = max(leastNodes, min(f.maxNodes, len(f.live)*3/4))
-	return f.reclaim()
+	already = f.reclaiming
+	return f.reclaim(), already
 }
 
 // reclaim begins to make the kernel forget all names in the root, and so all that

@@ -124,10 +124,18 @@ func (fs *FS) hidden(h *handle, name string) bool {
 	return fs.names != nil && h.node == fsrpc.RootNode && !fs.names[name]
 }
 
+// spare reports whether a listing may take nodes: only half of them, since whoever asks
+// for a file by its name can't do without.
+func (fs *FS) spare() bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return len(fs.nodes) < (fs.cfg.MaxNodes+1)/2
+}
+
 // entry completes a listed name, with a lookup reference if attrs.
 func (fs *FS) entry(h *handle, d dirent, attrs bool) fsrpc.DirEntry {
 	e := fsrpc.DirEntry{Name: d.name, Next: uint64(d.next), Attr: fsrpc.Attr{Ino: d.ino, Mode: d.kind}}
-	if attrs {
+	if attrs && fs.spare() {
 		if _, a, err := fs.find(h.fd, d.name); err == nil {
 			e.Attr = a
 			return e
