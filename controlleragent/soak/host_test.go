@@ -41,7 +41,8 @@ type host struct {
 	mu   sync.Mutex
 	link *link
 	mux  *mux.Session
-	rnd  *rand.Rand
+
+	rnd *rand.Rand // faultsLoop's alone
 }
 
 func startHost(ctx context.Context, t testing.TB, wg *sync.WaitGroup, socket string, d dirs, store *nixstore.Store, seed uint64) *host {
@@ -51,6 +52,7 @@ func startHost(ctx context.Context, t testing.TB, wg *sync.WaitGroup, socket str
 	}
 	h := &host{t: t, dirs: d, store: store, l: l, rnd: rand.New(rand.NewPCG(seed, 1))}
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	links := rand.New(rand.NewPCG(seed, 3))
 	wg.Go(func() {
 		defer stop()
 		for ctx.Err() == nil {
@@ -58,15 +60,15 @@ func startHost(ctx context.Context, t testing.TB, wg *sync.WaitGroup, socket str
 			if err != nil {
 				return
 			}
-			h.serveLink(ctx, conn)
+			h.serveLink(ctx, conn, links.Uint64())
 		}
 	})
 	return h
 }
 
 // serveLink serves sessions on one connection until that ends.
-func (h *host) serveLink(ctx context.Context, conn *net.UnixConn) {
-	ln := &link{UnixConn: conn, rnd: rand.New(rand.NewPCG(h.rnd.Uint64(), 2))}
+func (h *host) serveLink(ctx context.Context, conn *net.UnixConn, seed uint64) {
+	ln := &link{UnixConn: conn, rnd: rand.New(rand.NewPCG(seed, 2))}
 	log := slog.New(slog.DiscardHandler)
 	ep, err := mux.NewEndpoint(ln, mux.Config{Logger: log, Build: "soak"})
 	if err != nil {

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -76,8 +77,8 @@ func TestBadInputs(t *testing.T) {
 		if !strings.Contains(r.stderr.String(), c.says) || strings.Count(r.stderr.String(), "\n") > 3 {
 			t.Errorf("%s: standard error lacks %q, or is long: %s", c.name, c.says, r.stderr)
 		}
-		if exists(e.path("state", "logs")) {
-			t.Errorf("%s: a VM was started", c.name)
+		if consoles, _ := filepath.Glob(e.path("state", "logs", "*", "*.console")); len(consoles) != 0 {
+			t.Errorf("%s: a VM was started: %q", c.name, consoles)
 		}
 	}
 }

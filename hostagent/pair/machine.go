@@ -79,7 +79,7 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 var controllerCPU = map[string]string{"tcg": "qemu64", "kvm": "host"}
 
 // overheadMiB is what both QEMUs take beside the VMs' memory: mostly what TCG has
-// translated. Measured, docs/reliability.md.
+// translated: an assumption, well above what docs/reliability.md measured of waiting pairs.
 const overheadMiB = 256
 
 // MemoryNeed is what a revived pair can come to take of the host's memory, in bytes,
