@@ -6,9 +6,8 @@
 // account, with a random password per image; no guest account, and the share's files are
 // touched as that account's Unix user.
 //
-// What the settings are for is said beside each in Render. They were measured one by
-// one (docs/performance.md); what is not named there is Samba's default, because another
-// value gained nothing or gave up something.
+// What the settings are for is said beside each in Render. Measuring them one by one is the next step, so
+// whatever has no reason here yet is Samba's default.
 package samba
 
 import (
@@ -78,9 +77,6 @@ func Render(c Config) string {
 	set("directory name cache size", "0")
 	set("store dos attributes", "no") // an xattr call a file; there are none
 	set("ea support", "no")
-	set("map readonly", "yes") // the owner's w bit, since there are no xattrs
-	// The archive attribute stays the owner's x bit (map archive): without any x smbd
-	// refuses who asks for all rights to a file of his own.
 	set("acl allow execute always", "yes") // Windows programs have no x bit
 	set("follow symlinks", "yes")          // store links are absolute and resolve: same path here
 	set("wide links", "no")
