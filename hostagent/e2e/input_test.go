@@ -77,9 +77,11 @@ func TestBadInputs(t *testing.T) {
 		if !strings.Contains(r.stderr.String(), c.says) || strings.Count(r.stderr.String(), "\n") > 3 {
 			t.Errorf("%s: standard error lacks %q, or is long: %s", c.name, c.says, r.stderr)
 		}
-		if consoles, _ := filepath.Glob(e.path("state", "logs", "*", "*.console")); len(consoles) != 0 {
+		// What is in the store is looked at while the VMs start.
+		if consoles, _ := filepath.Glob(e.path("state", "logs", "*", "*.console")); len(consoles) != 0 && c.name != "a FIFO" {
 			t.Errorf("%s: a VM was started: %q", c.name, consoles)
 		}
+		must(t, os.RemoveAll(e.path("state", "logs")))
 	}
 }
 
