@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	soakFor   = flag.Duration("soak.for", 3*time.Second, "how long to go on")
+	soakFor   = flag.Duration("soak.for", 2*time.Second, "how long to go on")
 	soakSeed  = flag.Uint64("soak.seed", 0, "seed of the operations; 0 takes one from the clock")
 	soakEvery = flag.Duration("soak.every", 700*time.Millisecond, "mean time between two faults of a link")
 )
