@@ -131,8 +131,10 @@ func (s *Server) one(c *net.UnixConn) error {
 		status := s.h.Status()
 		return writeLine(c, Reply{Status: &status})
 	case opKill:
+		// The end can come so soon that a reply after it would be lost.
+		err := writeLine(c, Reply{})
 		s.h.Kill()
-		return writeLine(c, Reply{})
+		return err
 	case opScreenshot:
 		return s.screenshot(c)
 	case opAttach:
