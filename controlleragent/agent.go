@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg agentrpc.Config, build string, log *slog.Logge
 		Password:    cfg.Samba.Password,
 		Shares: []samba.Share{
 			{Name: fsrpc.ShareStore, Path: cfg.StoreDir},
-			{Name: fsrpc.ShareXchg, Path: cfg.XchgDir},
+			{Name: fsrpc.ShareXchg, Path: cfg.XchgDir, ReadOnlyAttribute: true},
 		},
 	}, log)
 	if err != nil {

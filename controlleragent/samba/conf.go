@@ -6,8 +6,9 @@
 // account, with a random password per image; no guest account, and the share's files are
 // touched as that account's Unix user.
 //
-// What the settings are for is said beside each in Render. Measuring them one by one is the next step, so
-// whatever has no reason here yet is Samba's default.
+// What the settings are for is said beside each in Render. They were measured one by
+// one (docs/performance.md); what is not named there is Samba's default, because another
+// value gained nothing or gave up something.
 package samba
 
 import (
@@ -19,6 +20,11 @@ import (
 type Share struct {
 	Name string
 	Path string
+
+	// ReadOnlyAttribute makes the owner's w bit the read-only attribute, both ways. A
+	// share of files that nobody may write is better off without: Windows programs
+	// give the attribute on to their copies, and then can't write those.
+	ReadOnlyAttribute bool
 }
 
 // Config is what smb.conf is made of.
@@ -77,6 +83,8 @@ func Render(c Config) string {
 	set("directory name cache size", "0")
 	set("store dos attributes", "no") // an xattr call a file; there are none
 	set("ea support", "no")
+	// The archive attribute stays the owner's x bit (map archive): without any x smbd
+	// refuses who asks for all rights to a file of his own.
 	set("acl allow execute always", "yes") // Windows programs have no x bit
 	set("follow symlinks", "yes")          // store links are absolute and resolve: same path here
 	set("wide links", "no")
@@ -90,6 +98,9 @@ func Render(c Config) string {
 		set("force user", c.User)
 		set("create mask", "0755")
 		set("directory mask", "0755")
+		if s.ReadOnlyAttribute {
+			set("map readonly", "yes")
+		}
 		set("vfs objects", "glusterfs_fuse") // names without regard to case, without a listing
 	}
 	return b.String()

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the files of testdata anew")
 func configs() map[string]Config {
 	c := Config{
 		Dir: "/run/smb", Port: 445, MinProtocol: "SMB3_11", User: "build", Password: "secret",
-		Shares: []Share{{Name: "nixstore", Path: "/nix/store"}, {Name: "xchg", Path: "/xchg"}},
+		Shares: []Share{{Name: "nixstore", Path: "/nix/store"}, {Name: "xchg", Path: "/xchg", ReadOnlyAttribute: true}},
 	}
 	xp := c
 	xp.MinProtocol, xp.Port, xp.Interfaces = "NT1", 1445, []string{"192.168.0.2", "fd00::2"}

@@ -79,8 +79,8 @@ func startMounted(t *testing.T, prepare func(m *mounted)) *mounted {
 	}
 	shares := []Share{
 		{Name: shareStore, Path: filepath.Join(dir, "store")},
-		{Name: shareXchg, Path: filepath.Join(dir, "xchg")},
-		{Name: sharePlain, Path: m.plain},
+		{Name: shareXchg, Path: filepath.Join(dir, "xchg"), ReadOnlyAttribute: true},
+		{Name: sharePlain, Path: m.plain, ReadOnlyAttribute: true},
 	}
 	_, m.Config = startShares(t, "SMB3_11", shares)
 	return m
