@@ -8,7 +8,7 @@
 # standard error. README.md tells what is inside and why.
 #
 # Tools of the host, and the Debian packages that have them:
-tools='mmdebstrap=mmdebstrap mksquashfs=squashfs-tools x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64
+tools='mmdebstrap=mmdebstrap mksquashfs=squashfs-tools gcc=gcc x86_64-w64-mingw32-gcc=gcc-mingw-w64-x86-64
 x86_64-w64-mingw32-strip=binutils-mingw-w64-x86-64 cpio=cpio xz=xz-utils dpkg-deb=dpkg apt-get=apt unshare=util-linux setsid=util-linux
 install=coreutils awk=mawk'
 # Wine 10; Debian 12's Wine 8 can't run current Go programs.
@@ -86,6 +86,9 @@ for pair in net=net shell=winvm-shell; do
 		-o "$stage/winvm-build/bin/${pair#*=}.exe" "$here/src/${pair%=*}.c" -lkernel32 ||
 		die "src/${pair%=*}.c can't be compiled"
 done
+
+gcc -O2 -Wall -shared -fPIC -s -o "$stage/winvm-build/bin/shares.so" "$here/src/shares.c" ||
+	die "src/shares.c can't be compiled (it needs the C library's headers too: libc6-dev)"
 
 say "bootstrapping $suite"
 # In the background, so that a signal is handled at once; in a group of its own,

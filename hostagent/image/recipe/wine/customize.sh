@@ -95,6 +95,7 @@ mkdir -p "$lib" "$root/etc/winvm"
 install -m 755 "$here/rootfs/pid1" "$lib/init"
 install -m 755 "$here/rootfs/netd" "$lib/netd"
 install -m 755 "$here/rootfs/shell" "$lib/shell"
+install -m 755 "$here/bin/shares.so" "$lib/shares.so"
 install -m 644 "$here/rootfs/environment" "$here/rootfs/sshd_config" "$here/rootfs/mount-options.conf" \
 	"$root/etc/winvm/"
 for tool in wine64 wineserver64; do
