@@ -83,40 +83,33 @@ func newEnv(t *testing.T) *env {
 }
 
 // tool is the program of testdata/tool.c.
-func tool(t testing.TB) string {
+func tool(t testing.TB) string { return program(t, "tool.c") }
+
+// program is the Windows program that a file of testdata is the source of.
+func program(t testing.TB, source string) string {
 	t.Helper()
 	cc := needs.Tool(t, "x86_64-w64-mingw32-gcc")
-	exe, err := compileTool(cc)
-	if err != nil {
-		t.Fatal(err)
+	programs.Lock()
+	defer programs.Unlock()
+	if exe, ok := programs.made[source]; ok {
+		return exe
 	}
-	return exe
+	exe := filepath.Join(t.TempDir(), "program.exe")
+	out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o", exe, filepath.Join("testdata", source), "-lshell32").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", source, err, out)
+	}
+	if programs.made == nil {
+		programs.made = map[string]string{}
+	}
+	programs.made[source] = readFile(t, exe)
+	return programs.made[source]
 }
 
-var toolOnce struct {
-	sync.Once
-	exe string
-	err error
-}
-
-func compileTool(cc string) (string, error) {
-	toolOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "e2e-tool")
-		if err != nil {
-			toolOnce.err = err
-			return
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		exe := filepath.Join(dir, "tool.exe")
-		out, err := exec.Command(cc, "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o", exe, "testdata/tool.c", "-lshell32").CombinedOutput()
-		if err != nil {
-			toolOnce.err = fmt.Errorf("%w: %s", err, out)
-			return
-		}
-		b, err := os.ReadFile(exe)
-		toolOnce.exe, toolOnce.err = string(b), err
-	})
-	return toolOnce.exe, toolOnce.err
+// programs are those compiled already, by source.
+var programs struct {
+	sync.Mutex
+	made map[string]string
 }
 
 // toolPath is what tool.exe is called in the guest.

@@ -24,6 +24,7 @@ import (
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/session"
 	"winvm/transport/agentrpc"
+	"winvm/transport/fsrpc"
 )
 
 // connections are what lives on through a suspend: TCP connections, and the SMB
@@ -80,6 +81,12 @@ func look(ctx context.Context, t *testing.T, s *session.Session) connections {
 // an empty directory.
 func revived(t *testing.T, f func(ctx context.Context, s *session.Session, xchg string)) {
 	t.Helper()
+	revivedWith(t, func(xchg fsrpc.Tree) fsrpc.Tree { return xchg }, f)
+}
+
+// revivedWith is revived with something between the guest and xchg.
+func revivedWith(t *testing.T, between func(xchg fsrpc.Tree) fsrpc.Tree, f func(ctx context.Context, s *session.Session, xchg string)) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	log := slog.New(slog.DiscardHandler)
@@ -104,7 +111,7 @@ func revived(t *testing.T, f func(ctx context.Context, s *session.Session, xchg 
 	xchg, err := hostfs.New(hostfs.Config{Root: xchgDir, Logger: log})
 	must(t, err)
 	defer func() { _ = xchg.Close() }()
-	s, err := session.Dial(ctx, vms.Link(), vms.Lane, export.Shares{Store: store, Xchg: xchg}, "test", log)
+	s, err := session.Dial(ctx, vms.Link(), vms.Lane, export.Shares{Store: store, Xchg: between(xchg)}, "test", log)
 	must(t, err)
 	defer s.Abort()
 	must(t, s.Attach(ctx))
