@@ -89,7 +89,7 @@ func serveSession(ctx context.Context, s *mux.Session, m *mounts.Mounts, ready f
 	defer cancel()
 	var shares mounts.Shares
 	for _, name := range []string{fsrpc.ShareStore, fsrpc.ShareOutputs, fsrpc.ShareXchg} {
-		conn, err := s.Open(ctx, fsrpc.StreamName(name))
+		conn, err := s.OpenBulk(ctx, fsrpc.StreamName(name))
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"bytes"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ type mapper struct {
 	in  *gob.Decoder
 }
 
-// A mapRequest asks to compare a mapped file with Want, and to write Data at Off.
+// A mapRequest asks to compare a mapped file with Want, and if it is that to write Data at Off.
 type mapRequest struct {
 	Path string
 	Want []byte
@@ -34,6 +35,9 @@ type mapAnswer struct {
 	Errno syscall.Errno
 	Wrote bool // the file may have been changed
 	Text  string
+
+	Differs bool
+	Got     []byte // if it does
 }
 
 const mapperArg = "mapper"
@@ -108,8 +112,10 @@ func (a *mapAnswer) do(r mapRequest) (err error) {
 			err = fmt.Errorf("%v: %w", p, unix.EIO)
 		}
 	}()
-	if d := difference(m, r.Want); d != "" {
-		return errors.New(d)
+	if !bytes.Equal(m, r.Want) {
+		a.Got = append([]byte(nil), m...)
+		a.Differs = true
+		return nil
 	}
 	a.Wrote = true
 	copy(m[r.Off:], r.Data)

@@ -16,6 +16,10 @@ type file struct {
 	// since are the writes (data != nil) and truncations since then, in order.
 	since []change
 	told  bool // an error of one of them was told
+	// behind is the session in which the first of them was answered before the host had it;
+	// 0: none was.
+	behind int64
+	lost   bool // a reader has seen that one of them was lost with that session
 }
 
 type change struct {
@@ -44,7 +48,12 @@ func (f *file) truncate(size int) {
 // confirm notes that the host has it all.
 func (f *file) confirm() {
 	f.base, f.since, f.told = append([]byte{}, f.data...), nil, false
+	f.behind, f.lost = 0, false
 }
+
+// mayLack reports whether a reader in this session may find less of the file than was written
+// to it: what isn't confirmed can be lost with its session, and only the writer is told.
+func (f *file) mayLack(session int64) bool { return f.behind != 0 && f.behind != session }
 
 // explains reports what in got can't have come from the confirmed content and the
 // changes since, each of which happened wholly, in part, or not at all; "" is nothing.
@@ -52,16 +61,14 @@ func (f *file) explains(got []byte) string {
 	if len(f.since) == 0 {
 		return difference(got, f.base)
 	}
-	lo, hi := len(f.base), len(f.base)
+	if d := f.explainsSize(len(got)); d != "" {
+		return d
+	}
 	hole := len(f.base) // from where on there may be holes
 	for _, c := range f.since {
 		if c.data == nil {
-			lo, hole = min(lo, c.off), min(hole, c.off)
+			hole = min(hole, c.off)
 		}
-		hi = max(hi, c.off+len(c.data))
-	}
-	if len(got) > hi || len(got) < lo {
-		return fmt.Sprintf("%d bytes, can be %d to %d", len(got), lo, hi)
 	}
 	possible := make([]bool, len(got))
 	for i, b := range got {
@@ -76,6 +83,21 @@ func (f *file) explains(got []byte) string {
 	}
 	if i := bytes.IndexByte(asBytes(possible), 0); i >= 0 {
 		return fmt.Sprintf("byte %d is %#x, which nobody wrote there", i, got[i])
+	}
+	return ""
+}
+
+// explainsSize is explains for what stat tells.
+func (f *file) explainsSize(got int) string {
+	lo, hi := len(f.base), len(f.base)
+	for _, c := range f.since {
+		if c.data == nil {
+			lo = min(lo, c.off)
+		}
+		hi = max(hi, c.off+len(c.data))
+	}
+	if got > hi || got < lo {
+		return fmt.Sprintf("%d bytes, can be %d to %d", got, lo, hi)
 	}
 	return ""
 }

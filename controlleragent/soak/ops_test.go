@@ -73,12 +73,13 @@ func (w *worker) create(post tree) (string, error) {
 		return what, o.tell(err)
 	}
 	data := w.bytes(w.size())
+	what += fmt.Sprintf(" of %d bytes", len(data))
 	for off := 0; off < len(data); {
 		n := min(len(data)-off, 1+w.rnd.IntN(60000))
 		old.file.write(off, data[off:off+n])
 		if _, err := f.WriteAt(data[off:off+n], int64(off)); err != nil {
 			_ = f.Close()
-			return what + ": write", o.tell(err)
+			return fmt.Sprintf("%s: write at %d", what, off), o.tell(err)
 		}
 		off += n
 	}
@@ -109,7 +110,7 @@ func (w *worker) openFile(tree) (string, error) {
 	if err == nil {
 		w.opens = append(w.opens, &open{f, file, end, path})
 	}
-	return "open " + path, err
+	return fmt.Sprintf("open %s of %d bytes", path, len(file.data)), err
 }
 
 func (w *worker) someOpen() *open {
@@ -127,12 +128,17 @@ func (w *worker) write(tree) (string, error) {
 	data := w.bytes(w.size())
 	what := fmt.Sprintf("write %d bytes to %s", len(data), o.path)
 	if o.end {
+		what += " at the end"
 		o.file.write(len(o.file.data), data)
 		_, err := o.f.Write(data)
 		return what, o.tell(err)
 	}
 	off := w.rnd.IntN(len(o.file.data) + 5000)
+	what += fmt.Sprintf(" at %d", off)
 	o.file.write(off, data)
+	if w.behind && o.file.behind == 0 {
+		o.file.behind = w.host.sessions.Load()
+	}
 	_, err := o.f.WriteAt(data, int64(off))
 	_ = o.tell(err)
 	if err == nil && w.rnd.IntN(3) == 0 { // what this descriptor reads is what it wrote
@@ -196,11 +202,9 @@ func (w *worker) read(tree) (string, error) {
 	}
 	got, err := os.ReadFile(w.p(path))
 	if err == nil {
-		if d := difference(got, file.data); d != "" {
-			err = fmt.Errorf("%s: %w", d, errBroken)
-		}
+		err = w.shown(file, difference(got, file.data), func() string { return file.explains(got) })
 	}
-	return "read " + path, err
+	return fmt.Sprintf("read %s of %d bytes", path, len(file.data)), err
 }
 
 func (w *worker) stat(tree) (string, error) {
@@ -210,9 +214,28 @@ func (w *worker) stat(tree) (string, error) {
 	}
 	st, err := os.Lstat(w.p(path))
 	if err == nil && st.Size() != int64(len(file.data)) {
-		err = fmt.Errorf("%d bytes, want %d: %w", st.Size(), len(file.data), errBroken)
+		d := fmt.Sprintf("%d bytes, want %d", st.Size(), len(file.data))
+		err = w.shown(file, d, func() string { return file.explainsSize(int(st.Size())) })
 	}
 	return "stat " + path, err
+}
+
+// shown says what it means that the mount showed a file in a way that differs from the model
+// (d), if it does. Changes that no close or fsync has confirmed can be lost with their session
+// (docs/semantics.md): then the worker must be told when it closes the file, which recover
+// looks at. explains tells what those changes can't be the reason for.
+func (w *worker) shown(f *file, d string, explains func() string) error {
+	switch {
+	case d == "":
+		return nil
+	case !f.mayLack(w.host.sessions.Load()):
+		return fmt.Errorf("%s: %w", d, errBroken)
+	}
+	if e := explains(); e != "" {
+		return fmt.Errorf("%s, and what was lost with the session does not explain it: %s: %w", d, e, errBroken)
+	}
+	f.lost = true
+	return fmt.Errorf("%s, lost with the session: %w", d, unix.EIO)
 }
 
 func (w *worker) rename(post tree) (string, error) {
@@ -309,6 +332,7 @@ func (w *worker) mapped(tree) (what string, err error) {
 	what = "map " + path
 	off := w.rnd.IntN(len(file.data))
 	r := mapRequest{Path: w.p(path), Want: file.data, Off: off, Data: w.bytes(min(len(file.data)-off, 1+w.rnd.IntN(9000)))}
+	what += fmt.Sprintf(", of %d bytes, write %d at %d", len(r.Want), len(r.Data), off)
 	a, err := w.mapper.do(r)
 	if err != nil {
 		return what, err
@@ -317,6 +341,8 @@ func (w *worker) mapped(tree) (what string, err error) {
 		file.write(off, r.Data)
 	}
 	switch {
+	case a.Differs:
+		return what, w.shown(file, difference(a.Got, file.data), func() string { return file.explains(a.Got) })
 	case a.Text != "":
 		return what, fmt.Errorf("%s: %w", a.Text, errBroken)
 	case a.Errno != 0:

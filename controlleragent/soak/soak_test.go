@@ -116,9 +116,9 @@ func (r *run) work(ctx context.Context, wg *sync.WaitGroup, files map[string][]b
 	for i := range 6 {
 		w := &worker{
 			name: fmt.Sprintf("w%d", i), host: r.hosts[i%2], n: &r.n, mapper: startMapper(r.t),
-			rnd: rand.New(rand.NewPCG(r.seed, uint64(i))),
+			rnd: rand.New(rand.NewPCG(r.seed, uint64(i))), behind: i < 4,
 		}
-		w.fail = r.fail(w.name)
+		w.fail = w.explain(r.fail(w.name))
 		w.dir, w.real = filepath.Join(r.mounts[i%2], "xchg", w.name), r.dirs.xchgDir(w.name)
 		if i >= 4 {
 			w.dir, w.real = filepath.Join(r.mounts[i%2], "store", outName, w.name), r.dirs.outputsDir(w.name)

@@ -37,12 +37,15 @@ type worker struct {
 	rnd       *rand.Rand
 	mapper    *mapper
 	n         *counts
+	behind    bool // writes are answered before the host has them
 	fail      func(format string, args ...any)
 
 	tree  tree
 	opens []*open
 	seen  int64 // the host's count of faults that are excused already
 	last  string
+
+	history history
 }
 
 func (w *worker) p(path string) string { return filepath.Join(w.dir, path) }
@@ -78,8 +81,10 @@ func (w *worker) run(done <-chan struct{}) {
 // or as the operation would have left it.
 func (w *worker) step(i int) error {
 	before := w.tree.clone()
+	begin := time.Now()
 	post, what, err := w.do()
 	w.last = what
+	w.note(begin, what, err)
 	w.n.ops.Add(1)
 	if err == nil {
 		w.tree = post
@@ -109,9 +114,15 @@ func (w *worker) recover(before, post tree) error {
 	w.n.recovered.Add(1)
 	var sure []*open // closed without an error of their own
 	for _, o := range w.opens {
-		if o.f.Close() == nil && !o.file.told {
+		err := o.f.Close()
+		if err == nil && !o.file.told {
 			sure = append(sure, o)
+			if o.file.lost {
+				w.fail("%s: the mount lacked what was written, and close did not tell", o.path)
+				return errBroken
+			}
 		}
+		w.note(time.Now(), fmt.Sprintf("after that: close %s, told %v", o.path, o.file.told), err)
 	}
 	w.opens = nil
 	if !w.nextSession() {
@@ -121,8 +132,10 @@ func (w *worker) recover(before, post tree) error {
 	asBefore := before.matches(w.real, false)
 	if asBefore == "" {
 		w.tree = before
+		w.history.add(w.seen, "the next session: as before")
 	} else if asAfter := post.matches(w.real, false); asAfter == "" {
 		w.tree = post
+		w.history.add(w.seen, "the next session: as after it (%s)", asBefore)
 	} else {
 		w.fail("after a failed %q the host is neither as before (%s) nor as after it (%s)", w.last, asBefore, asAfter)
 		return errBroken

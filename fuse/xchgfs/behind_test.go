@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"winvm/fuse/xchgfs"
+	"winvm/hostagent/hostfs"
 	"winvm/transport/fsrpc"
 )
 
@@ -104,6 +105,36 @@ func TestWriteLostWithSession(t *testing.T) {
 	}
 	m.ClearTree()
 	wantErr(t, f.Close(), "close", unix.EIO)
+}
+
+// Until the writer asks, nobody is told: a reader in the next session finds the file as the
+// host has it, which is without what was lost.
+func TestLostWriteInNextSession(t *testing.T) {
+	m, _, host := mountBroken(t, make(chan struct{}))
+	p := filepath.Join(m.Dir(), "f")
+	if err := os.WriteFile(filepath.Join(host, "f"), []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("new, and more"); err != nil {
+		t.Fatal(err)
+	}
+	next, err := hostfs.New(hostfs.Config{Root: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = next.Close() })
+	m.ClearTree()
+	m.SetTree(next)
+	wantRead(t, p, "old")
+	if st, err := os.Lstat(p); err != nil || st.Size() != 3 {
+		t.Errorf("%v, %v", st, err)
+	}
+	wantErr(t, f.Close(), "close", unix.EIO)
+	wantRead(t, filepath.Join(host, "f"), "old")
 }
 
 // What waits is bounded; writers wait then.
