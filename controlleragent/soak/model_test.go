@@ -27,8 +27,12 @@ type change struct {
 	data []byte
 }
 
-// write notes a write in the model.
+// write notes a write in the model. One of nothing does nothing: it doesn't even make the
+// file reach its offset.
 func (f *file) write(off int, data []byte) {
+	if len(data) == 0 {
+		return
+	}
 	f.since = append(f.since, change{off, append([]byte{}, data...)})
 	if end := off + len(data); end > len(f.data) {
 		f.data = append(f.data, make([]byte, end-len(f.data))...)

@@ -263,13 +263,15 @@ func (w *worker) bytes(n int) []byte {
 	return b
 }
 
-// size is mostly small, and sometimes more than one request takes.
+// size is mostly small, sometimes more than one request takes, and sometimes nothing.
 func (w *worker) size() int {
 	switch w.rnd.IntN(40) {
 	case 0:
 		return w.rnd.IntN(2 << 20)
 	case 1, 2, 3, 4:
 		return w.rnd.IntN(200 << 10)
+	case 5:
+		return 0
 	}
 	return w.rnd.IntN(9000)
 }

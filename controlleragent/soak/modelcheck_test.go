@@ -69,3 +69,31 @@ func TestModelWantsLossTold(t *testing.T) {
 		t.Errorf("%v, %q", err, found)
 	}
 }
+
+// A write of no bytes behind a file's end leaves it as long as it was, by POSIX, on any file
+// system.
+func TestModelOfEmptyWrite(t *testing.T) {
+	real, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer real.Close()
+	f := &file{}
+	for _, w := range []struct {
+		off  int
+		data string
+	}{{0, "four"}, {3000, ""}, {2, ""}} {
+		f.write(w.off, []byte(w.data))
+		// os.File's WriteAt asks the kernel for nothing then.
+		if _, err := unix.Pwrite(int(real.Fd()), []byte(w.data), int64(w.off)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(real.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := difference(got, f.data); d != "" {
+			t.Errorf("%d bytes written at %d: the file has %s", len(w.data), w.off, d)
+		}
+	}
+}
