@@ -31,6 +31,7 @@ func newChunk(n int) *chunk {
 // free gives a chunk's memory back.
 func (c *chunk) free() {
 	if c.pooled {
+		poison(c.buf[:fullChunk])
 		chunks.Put((*[fullChunk]byte)(c.buf[:fullChunk]))
 	}
 	c.buf = nil

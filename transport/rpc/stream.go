@@ -71,6 +71,7 @@ func getBuffer(n int) []byte {
 // putBuffer ends the use of a buffer.
 func putBuffer(b []byte) {
 	if cap(b) >= largeBody {
+		poison(b[:cap(b)])
 		buffers.Put(&b)
 	}
 }
