@@ -63,6 +63,7 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	h.Report.Stage("serve", "listening on %s", o.Socket)
+	var conns connections
 	for {
 		conn, err := l.AcceptUnix()
 		if ctx.Err() != nil {
@@ -71,17 +72,26 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 		if err != nil {
 			return fmt.Errorf("accept on %s: %w", o.Socket, err)
 		}
+		before, ended := conns.add(conn)
 		wg.Go(func() {
-			if err := h.serveOne(ctx, conn, shares, o.Xchg); err != nil && ctx.Err() == nil {
+			defer ended()
+			if err := h.serveOne(ctx, conn, before, shares, o.Xchg); err != nil && ctx.Err() == nil {
 				h.Report.Tell(event.KindWarning, "a session ended: %v", err)
 			}
 		})
 	}
 }
 
-// serveOne serves one connection. NodeIDs and handles belong to a session, so
-// each has an export of xchg of its own.
-func (h *Host) serveOne(ctx context.Context, conn *net.UnixConn, shares export.Shares, xchg string) error {
+// serveOne serves one connection, when those before are done with. NodeIDs and handles
+// belong to a session, so each has an export of xchg of its own.
+func (h *Host) serveOne(ctx context.Context, conn *net.UnixConn, before []<-chan struct{}, shares export.Shares, xchg string) error {
+	for _, done := range before {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), conn.Close())
+		}
+	}
 	ep, err := mux.NewEndpoint(conn, mux.Config{Logger: h.Log, Build: h.Version})
 	if err != nil {
 		return errors.Join(err, conn.Close())
