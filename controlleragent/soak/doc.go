@@ -11,7 +11,9 @@
 // # What is checked
 //
 //   - Every worker owns a directory, in xchg or in the outputs, and a model of it. What
-//     it reads, lists and stats must be the model's.
+//     it reads, lists and stats must be the model's. But what was written to xchg and not
+//     confirmed can be lost with its session: then a reader may miss it, and the writer must
+//     be told when it closes the file.
 //   - After an fsync or a close that succeeded, the host has every byte.
 //   - An operation that failed has happened or not; a write that nothing confirmed has
 //     happened at any part of it or not. Nothing else may lie on the host.

@@ -32,7 +32,7 @@ func TestModelOfLostWrites(t *testing.T) {
 	} {
 		h := &host{}
 		h.sessions.Store(c.session)
-		w := &worker{host: h}
+		w := &worker{host: h, n: &counts{}}
 		f := &file{}
 		f.write(0, []byte(old))
 		f.confirm()

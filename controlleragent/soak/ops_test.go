@@ -235,6 +235,7 @@ func (w *worker) shown(f *file, d string, explains func() string) error {
 		return fmt.Errorf("%s, and what was lost with the session does not explain it: %s: %w", d, e, errBroken)
 	}
 	f.lost = true
+	w.n.lost.Add(1)
 	return fmt.Errorf("%s, lost with the session: %w", d, unix.EIO)
 }
 

@@ -151,7 +151,7 @@ func (r *run) report(took time.Duration) {
 			}
 		}
 	}
-	r.t.Logf("%v: %d operations, %d MB written, %d files confirmed and compared, %d trees compared, %d faults %v, %d sessions, %d errors told, %d recoveries",
+	r.t.Logf("%v: %d operations, %d MB written, %d files confirmed and compared, %d trees compared, %d faults %v, %d sessions, %d errors told, %d recoveries, %d losses seen before they were told",
 		took.Round(time.Second), r.n.ops.Load(), r.n.bytes.Load()>>20, r.n.confirmed.Load(), r.n.checked.Load(),
-		injected, kinds, sessions, r.n.told.Load(), r.n.recovered.Load())
+		injected, kinds, sessions, r.n.told.Load(), r.n.recovered.Load(), r.n.lost.Load())
 }

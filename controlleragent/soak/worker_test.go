@@ -15,7 +15,7 @@ import (
 
 // counts are what all workers did.
 type counts struct {
-	ops, bytes, confirmed, checked, told, recovered atomic.Int64
+	ops, bytes, confirmed, checked, told, recovered, lost atomic.Int64
 }
 
 // errBroken ends a worker that has found something wrong.
