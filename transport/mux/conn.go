@@ -50,6 +50,7 @@ type recordConn struct {
 	mu       sync.Mutex
 	cause    error // why dead; the first one counts
 	gotClose bool
+	dropped  map[uint32]struct{} // yamux's streams that wrote after our close record
 }
 
 func newRecordConn(e *Endpoint, hs handshake) *recordConn {

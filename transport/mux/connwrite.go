@@ -30,21 +30,43 @@ func (c *recordConn) sendFrame(body []byte) error {
 	if err := c.lock(); err != nil {
 		return err
 	}
-	if c.closeSent {
-		c.unlock()
-		if body == nil {
-			return nil // windows and the like: the peer has no use for it any more
-		}
-		// The writer has to learn that this wasn't sent, but not before the peer's
-		// own last records are in.
-		<-c.dead
-		return c.why()
-	}
 	defer c.unlock()
+	if c.closeSent {
+		// The peer has no use for windows and the like any more. Who wrote a body has to
+		// learn that it wasn't sent (unsent), but not from here: yamux's one sending goroutine
+		// is needed until the peer's last streams have been taken over.
+		if body != nil {
+			c.drop(parseFrame(c.head[:]).stream)
+		}
+		return nil
+	}
 	if err := c.armWrite(c.ep.cfg.WriteTimeout); err != nil {
 		return err
 	}
 	return c.put(typeData, c.head[:], nil, body, false)
+}
+
+// drop notes that a frame of a stream was not sent, since the session is being closed.
+func (c *recordConn) drop(stream uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dropped == nil {
+		c.dropped = map[uint32]struct{}{}
+	}
+	c.dropped[stream] = struct{}{}
+}
+
+// unsent returns an error if a frame of a stream was dropped; not before the peer's own last
+// records are in.
+func (c *recordConn) unsent(stream uint32) error {
+	c.mu.Lock()
+	_, is := c.dropped[stream]
+	c.mu.Unlock()
+	if !is {
+		return nil
+	}
+	<-c.dead
+	return c.why()
 }
 
 // sendBulk writes a small frame of a bulk stream.

@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// settleTime bounds how long the answer to the peer's close waits for the
-	// streams the peer opened just before.
-	settleTime = 250 * time.Millisecond
+	// settleTicks and settleTick bound how long the answer to the peer's close waits for
+	// the streams the peer opened just before. Many short waits, since after one
+	// long one in which this process didn't run the streams would be given up at once.
+	settleTicks = 100
+	settleTick  = 10 * time.Millisecond
 
 	// maxFINs bounds what is kept of streams that the peer has ended. Above it a
 	// stream that ends with its session may look cut though it was whole.
@@ -336,13 +338,13 @@ func (s *Session) seen(f frame) {
 // settle waits until the streams that the peer has opened were taken over from
 // yamux, which forgets those that weren't when it ends.
 func (s *Session) settle() {
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
-	for s.taken.Load() < s.opened.Load() {
+	ticker := time.NewTicker(settleTick)
+	defer ticker.Stop()
+	for n := 0; n < settleTicks && s.taken.Load() < s.opened.Load(); {
 		select {
 		case <-s.tick:
-		case <-timer.C:
-			return
+		case <-ticker.C:
+			n++
 		case <-s.conn.dead:
 			return
 		}

@@ -118,51 +118,68 @@ func TestBothClose(t *testing.T) {
 func TestCloseUnderLoad(t *testing.T) {
 	overLinks(t, func(t *testing.T, host, guest Link) {
 		hs, gs := connect(t, endpoint(t, host), endpoint(t, guest))
-		var sent, got [2]int
-		var wg sync.WaitGroup
-		for i, s := range []*Session{hs, gs} {
-			peer := gs
-			if i == 1 {
-				peer = hs
-			}
-			wg.Go(func() {
-				c, err := s.Open(t.Context(), "bulk")
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				for b := make([]byte, 10_000); ; sent[i] += len(b) {
-					if _, err = c.Write(b); err != nil {
-						break
-					}
-				}
-				if !errors.Is(err, ErrClosed) {
-					t.Errorf("write ended with %v", err)
-				}
-			})
-			wg.Go(func() {
-				_, c, err := peer.Accept(t.Context())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				n, err := io.Copy(io.Discard, c)
-				if got[i] = int(n); !errors.Is(err, ErrClosed) {
-					t.Errorf("read ended with %v", err)
-				}
-			})
-		}
-		time.Sleep(50 * time.Millisecond)
-		if err := hs.Close(); err != nil {
-			t.Fatal(err)
-		}
-		wg.Wait()
-		for i := range sent {
-			if got[i] < sent[i] {
-				t.Errorf("%d: wrote %d, read %d", i, sent[i], got[i])
-			}
-		}
+		closeUnderLoad(t, hs, gs, (*Session).Open, 50*time.Millisecond)
 	})
+}
+
+// TestCloseAfterOpen is TestCloseUnderLoad with streams that were opened just before, perhaps
+// not yet taken over, or not even opened.
+func TestCloseAfterOpen(t *testing.T) {
+	h, g := socketLinks(t)
+	he, ge := endpoint(t, h), endpoint(t, g)
+	for i := range 60 {
+		for _, open := range []opener{(*Session).Open, (*Session).OpenBulk} {
+			hs, gs := connect(t, he, ge)
+			closeUnderLoad(t, hs, gs, open, time.Duration(i)*30*time.Microsecond)
+		}
+	}
+}
+
+// An opener is Session.Open or Session.OpenBulk.
+type opener func(s *Session, ctx context.Context, name string) (net.Conn, error)
+
+func closeUnderLoad(t *testing.T, hs, gs *Session, open opener, after time.Duration) {
+	t.Helper()
+	var sent, got [2]int
+	var wg sync.WaitGroup
+	for i, s := range []*Session{hs, gs} {
+		peer := gs
+		if i == 1 {
+			peer = hs
+		}
+		wg.Go(func() {
+			c, err := open(s, t.Context(), "bulk")
+			for b := make([]byte, 10_000); err == nil; {
+				if _, err = c.Write(b); err == nil {
+					sent[i] += len(b)
+				}
+			}
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("write ended with %v", err)
+			}
+		})
+		wg.Go(func() {
+			_, c, err := peer.Accept(t.Context())
+			if err == nil {
+				var n int64
+				n, err = io.Copy(io.Discard, c)
+				got[i] = int(n)
+			}
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("read ended with %v", err)
+			}
+		})
+	}
+	time.Sleep(after)
+	if err := hs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	for i := range sent {
+		if got[i] < sent[i] {
+			t.Errorf("%d, closed after %v: wrote %d, read %d", i, after, sent[i], got[i])
+		}
+	}
 }
 
 // TestQuietAfterClose checks what a suspend relies on: after a close in order

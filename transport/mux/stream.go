@@ -91,6 +91,9 @@ func (st *Stream) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := st.ym.Write(p[done:min(len(p), done+maxPiece)])
+		if lost := st.s.conn.unsent(st.id); lost != nil {
+			return done, st.error("write", lost) // perhaps some of n was sent
+		}
 		done += n
 		if errors.Is(err, yamux.ErrTimeout) {
 			return done, os.ErrDeadlineExceeded
