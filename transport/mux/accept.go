@@ -96,7 +96,7 @@ func (r *responder) answer(syn *resync) error {
 	if err != nil {
 		refuse := r.e.record(kindREFUSE, roleGuest)
 		refuse.echo = syn.nonce
-		if werr := r.write(refuse.append(nil)); werr != nil {
+		if werr := r.writeBack(refuse.append(nil)); werr != nil {
 			return werr
 		}
 		return err
@@ -108,7 +108,25 @@ func (r *responder) answer(syn *resync) error {
 	ack := r.e.record(kindACK, roleGuest)
 	ack.nonce, ack.echo = r.mine, syn.nonce
 	r.e.quiet = false // from here on the host may believe in a session
-	return r.write(ack.append(nil))
+	return r.writeBack(ack.append(nil))
+}
+
+// writeBack answers a host whose SYN has been read. A revived guest reads it before its
+// driver knows that there is a host again: an answer that was dropped then would be
+// missed until the host repeats its SYN. If that host has gone already, what is written
+// to the next one is nothing to it.
+func (r *responder) writeBack(b []byte) error {
+	_, err := r.e.link.Write(b)
+	if w, ok := r.e.link.(hostWaiter); ok && errors.Is(err, virtioserial.ErrPeerGone) {
+		if err := w.WaitHost(); err != nil {
+			return err
+		}
+		return r.write(b)
+	}
+	if errors.Is(err, virtioserial.ErrPeerGone) {
+		return nil
+	}
+	return err
 }
 
 // write writes to the host. If there is none, that is as well: what matters will

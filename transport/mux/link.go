@@ -24,7 +24,14 @@ type Link interface {
 	SetWriteDeadline(t time.Time) error
 }
 
+// A hostWaiter is a Link that can be slow to notice that a peer has come: bytes of its
+// can be read before, and a Write fails with virtioserial.ErrPeerGone. WaitHost returns
+// when it has; a write deadline breaks it.
+type hostWaiter interface{ WaitHost() error }
+
 var (
+	_ hostWaiter = (*virtioserial.Port)(nil)
+
 	_ Link = (*virtioserial.Port)(nil)
 	_ Link = (*net.UnixConn)(nil)
 )

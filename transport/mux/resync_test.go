@@ -11,9 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"winvm/transport/virtioserial"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -299,3 +302,47 @@ func (r *readOnly) Read(p []byte) (int, error) {
 func (*readOnly) Write(p []byte) (int, error)      { return len(p), nil }
 func (*readOnly) SetReadDeadline(time.Time) error  { return nil }
 func (*readOnly) SetWriteDeadline(time.Time) error { return nil }
+
+// A late port reads a host's bytes before it knows of the host.
+type latePort struct {
+	*port
+	mu    sync.Mutex
+	read  bool
+	known chan struct{}
+}
+
+func (p *latePort) Read(b []byte) (int, error) {
+	n, err := p.port.Read(b)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n > 0 && !p.read {
+		p.read = true
+		time.AfterFunc(10*time.Millisecond, func() { close(p.known) })
+	}
+	return n, err
+}
+
+func (p *latePort) Write(b []byte) (int, error) {
+	select {
+	case <-p.known:
+		return p.port.Write(b)
+	default:
+		return 0, virtioserial.ErrPeerGone
+	}
+}
+
+func (p *latePort) WaitHost() error {
+	<-p.known
+	return nil
+}
+
+// A SYN that overtakes the news of its host is answered all the same, and not only when
+// it is repeated.
+func TestSYNBeforeTheHostIsKnown(t *testing.T) {
+	p := &latePort{port: newPort(), known: make(chan struct{})}
+	guest := endpoint(t, p)
+	guest.quiet = true // as after a close in order
+	defer serve(t, guest)()
+	host := endpoint(t, p.connect(t, false), func(c *Config) { c.SYNInterval, c.SYNIntervalMax = time.Hour, time.Hour })
+	use(t, host).Abort(ErrClosed)
+}

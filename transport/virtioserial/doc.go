@@ -25,6 +25,11 @@
 //     descriptors wait in the queue. A full queue is EAGAIN, and so is a missing
 //     host. [Port.Write] tells them apart by POLLHUP: it waits for a slow host
 //     and returns ErrPeerGone if there is none.
+//   - That a host has come is told in a control message, which the driver handles in a
+//     workqueue; the host's first bytes come in an interrupt and can overtake it. So
+//     they can be read while a write still gets EAGAIN and poll says POLLHUP. After a
+//     revive that is the usual case. Who has an answer to what it has read calls
+//     [Port.WaitHost] and writes again.
 //   - poll(2) says POLLHUP for as long as no host is connected, so a loop over a
 //     level-triggered poll spins. Go's netpoller is edge-triggered: each change
 //     of the host's state, each arrival and each completed write wakes the

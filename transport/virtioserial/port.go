@@ -145,6 +145,13 @@ func (p *Port) Write(b []byte) (int, error) {
 	return done, p.wrap("write", err)
 }
 
+// WaitHost waits until the host has its end open, as far as the driver knows. That lags
+// behind: a host's first bytes can be read before the driver has been told of the host,
+// and until then Write returns [ErrPeerGone]. The write deadline breaks it.
+func (p *Port) WaitHost() error {
+	return p.wrap("wait for the host", p.raw.Write(func(fd uintptr) bool { return !hungUp(fd) }))
+}
+
 // HostConnected reports whether the host has its end open at this moment.
 func (p *Port) HostConnected() (bool, error) {
 	var up bool

@@ -242,6 +242,27 @@ func TestWriteWithoutPeer(t *testing.T) {
 	}
 }
 
+func TestWaitHost(t *testing.T) {
+	p, _ := socketPort(t)
+	if err := p.WaitHost(); err != nil {
+		t.Fatal(err)
+	}
+	p, connect := fifoPort(t)
+	_ = connect().Close() // from now on POLLHUP
+	_ = p.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	if err := p.WaitHost(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("without a host: %v", err)
+	}
+	_ = p.SetWriteDeadline(time.Time{})
+	c := make(chan error, 1)
+	go func() { c <- p.WaitHost() }()
+	<-time.After(10 * time.Millisecond)
+	_ = p.Close()
+	if err := <-c; !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("closed while it waits: %v", err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	if _, err := Open(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("Open of nothing: %v", err)
