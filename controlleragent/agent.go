@@ -200,6 +200,8 @@ func (h *handler) Guest(ctx context.Context, r agentrpc.GuestRequest) (agentrpc.
 
 func (h *handler) Sync(ctx context.Context) error { return h.mounts.Sync(ctx) }
 
+func (h *handler) Ping(ctx context.Context) error { return h.guest.Ping(ctx) }
+
 func (h *handler) Warm(ctx context.Context) (agentrpc.WarmResponse, error) {
 	begin := time.Now()
 	files, bytes, err := h.mounts.Warm(ctx)

@@ -2,6 +2,7 @@ package sshexec
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -208,5 +209,31 @@ func TestOldLossIsForgotten(t *testing.T) {
 	case err := <-g.Lost():
 		t.Errorf("after Close: %v", err)
 	default:
+	}
+}
+
+// The guest's SSH server answers over the one connection, as long as that passes bytes.
+func TestPing(t *testing.T) {
+	g, s := connected(t)
+	for range 3 {
+		if err := g.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.relay.stall(true)
+	for range 2 { // both wait for one answer
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if err := g.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("no byte passes, and Ping returns %v", err)
+		}
+		cancel()
+	}
+	s.relay.stall(false)
+	if err := g.Ping(t.Context()); err != nil {
+		t.Errorf("after the stall: %v", err)
+	}
+	g.Close()
+	if err := g.Ping(t.Context()); err == nil {
+		t.Error("closed, and it answers")
 	}
 }

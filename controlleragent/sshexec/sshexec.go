@@ -55,6 +55,7 @@ type Guest struct {
 	state  string
 	parked map[string]*process
 	lost   chan error // of the connection that ended last, until there is a new one
+	ping   *ping      // under way
 }
 
 // New checks the configuration. It does not connect.
@@ -283,6 +284,45 @@ func describe(err error) string {
 		out = append(out, b)
 	}
 	return string(out)
+}
+
+// Ping returns when the guest's SSH server has answered: a request that no server knows
+// and each has to refuse (RFC 4254, 4). While it hasn't, further calls wait for the same
+// answer.
+func (g *Guest) Ping(ctx context.Context) error {
+	g.mu.Lock()
+	if g.client == nil {
+		defer g.mu.Unlock()
+		return fmt.Errorf("no SSH connection to the guest: %s", g.state)
+	}
+	if g.ping == nil || g.ping.client != g.client {
+		p := &ping{client: g.client, done: make(chan struct{})}
+		g.ping = p
+		g.work.Go(func() {
+			_, _, p.err = p.client.SendRequest("keepalive@winvm", true, nil)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if g.ping == p {
+				g.ping = nil
+			}
+			close(p.done)
+		})
+	}
+	p := g.ping
+	g.mu.Unlock()
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A ping is a question that the guest's SSH server has not answered yet.
+type ping struct {
+	client *ssh.Client
+	done   chan struct{}
+	err    error // set before done is closed
 }
 
 func (g *Guest) current() (*ssh.Client, error) {

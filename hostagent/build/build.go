@@ -133,7 +133,7 @@ func (b *build) all(ctx context.Context, announce, work func(context.Context) er
 	}()
 	if err = b.connect(ctx, announce); err == nil {
 		go func() { // the same
-			if err := b.session.Alive(ctx); err != nil {
+			if err := b.session.Alive(ctx, b.pair.Controller.Pid(), b.pair.Guest.Pid()); err != nil {
 				cancel(err)
 			}
 		}()

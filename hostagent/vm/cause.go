@@ -21,6 +21,7 @@ const (
 	Signalled                      // a signal ended QEMU: SIGKILL is often the kernel, out of memory; others are a crash
 	MonitorLost                    // QEMU's monitor failed; QEMU was killed
 	Silent                         // QEMU did not answer its monitor; it was killed
+	Halted                         // a signal stopped QEMU's process, and nobody let it go on; it was killed
 	Stopped                        // the guest was paused, and not by [VM.Pause]
 	Asleep                         // the guest went to sleep (ACPI S3 or S4), and nobody would wake it
 )
@@ -29,7 +30,7 @@ var causeTexts = map[Cause]string{
 	Killed: "it was killed", PoweredOff: "the guest powered off", Rebooted: "the guest rebooted",
 	Panicked: "the guest panicked", DiskError: "a disk can't be written",
 	InternalError: "QEMU can't execute the guest any further", Exited: "QEMU ended by itself",
-	Silent: "QEMU does not answer its monitor", Stopped: "somebody else has paused it", Asleep: "the guest went to sleep",
+	Silent: "QEMU does not answer its monitor", Halted: "QEMU's process was stopped by a signal (SIGSTOP)", Stopped: "somebody else has paused it", Asleep: "the guest went to sleep",
 	Signalled: "a signal ended QEMU", MonitorLost: "QEMU's monitor failed",
 }
 

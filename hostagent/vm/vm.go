@@ -29,7 +29,8 @@ type Config struct {
 	ConsoleLog      string
 	ConsoleLogLimit int64
 	Logger          *slog.Logger // required
-	// SilenceLimit is how long QEMU may not answer its monitor; 0 = a minute.
+	// SilenceLimit is how long QEMU may not answer its monitor, while it has something
+	// else to do or waits for the host; 0 = a minute. If it does nothing it is a second.
 	SilenceLimit time.Duration
 }
 
@@ -160,6 +161,7 @@ func launch(ctx context.Context, cfg Config, s *sockets) (*VM, error) {
 		return nil, err
 	}
 	s.closeChildren()
+	v.wg.Go(v.watchStops)
 	v.wg.Go(func() { drain(s.console, v.tail, logFile) })
 	if v.mon, err = qmp.New(ctx, s.qmp, log); err != nil {
 		return nil, v.abandon(ctx, err)

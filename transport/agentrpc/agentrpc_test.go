@@ -66,6 +66,8 @@ func (f *fake) Watch(ctx context.Context) (WatchResponse, error) {
 	return WatchResponse{Failure: "smbd"}, nil
 }
 
+func (f *fake) Ping(context.Context) error { return f.note("Ping") }
+
 func (f *fake) Warm(context.Context) (WarmResponse, error) {
 	return WarmResponse{Files: 3, Bytes: 1 << 40, Took: time.Second}, f.note("Warm")
 }
@@ -126,7 +128,10 @@ func TestRequests(t *testing.T) {
 	if w, err := c.Warm(t.Context()); err != nil || w != (WarmResponse{Files: 3, Bytes: 1 << 40, Took: time.Second}) {
 		t.Errorf("warm: %+v, %v", w, err)
 	}
-	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch", "Warm"}
+	if err := c.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch", "Warm", "Ping"}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !reflect.DeepEqual(f.asked, want) {
@@ -147,6 +152,7 @@ func TestRequestsFail(t *testing.T) {
 		"quiesce": func() error { return c.Quiesce(ctx) },
 		"info":    func() error { _, err := c.Info(ctx); return err },
 		"watch":   func() error { _, err := c.Watch(ctx); return err },
+		"ping":    func() error { return c.Ping(ctx) },
 		"warm":    func() error { _, err := c.Warm(ctx); return err },
 	}
 	for name, call := range calls {

@@ -92,6 +92,9 @@ func (c *Client) Warm(ctx context.Context) (WarmResponse, error) {
 	return r, c.call(ctx, OpWarm, nil, &r)
 }
 
+// Ping returns when the guest's SSH server has answered over the connection that there is.
+func (c *Client) Ping(ctx context.Context) error { return c.call(ctx, OpPing, nil, nil) }
+
 // A Handler carries out the requests of the stream "agent".
 type Handler interface {
 	Hello(ctx context.Context, r HelloRequest) (HelloResponse, error)
@@ -102,6 +105,7 @@ type Handler interface {
 	Info(ctx context.Context) (InfoResponse, error)
 	Watch(ctx context.Context) (WatchResponse, error)
 	Warm(ctx context.Context) (WarmResponse, error)
+	Ping(ctx context.Context) error
 }
 
 // Dispatch is the rpc.Handler that serves h.
@@ -124,6 +128,8 @@ func Dispatch(h Handler) rpc.Handler {
 			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WatchResponse, error) { return h.Watch(ctx) })
 		case OpWarm:
 			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WarmResponse, error) { return h.Warm(ctx) })
+		case OpPing:
+			return h.Ping(ctx)
 		default:
 			return syscall.EOPNOTSUPP
 		}

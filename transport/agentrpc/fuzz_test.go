@@ -35,6 +35,7 @@ func (h *idle) Sync(context.Context) error                 { h.asked++; return n
 func (h *idle) Quiesce(context.Context) error              { h.asked++; return nil }
 func (h *idle) Info(context.Context) (InfoResponse, error) { h.asked++; return InfoResponse{}, nil }
 
+func (h *idle) Ping(context.Context) error                         { h.asked++; return nil }
 func (h *idle) Warm(context.Context) (WarmResponse, error)         { h.asked++; return WarmResponse{}, nil }
 func (h *idle) Watch(context.Context) (r WatchResponse, err error) { h.asked++; return r, nil }
 

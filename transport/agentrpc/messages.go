@@ -24,6 +24,7 @@ const (
 	OpInfo                      // nothing -> InfoResponse
 	OpWatch                     // nothing -> WatchResponse, when there is something to tell
 	OpWarm                      // nothing -> WarmResponse
+	OpPing                      // nothing -> nothing, when the guest's SSH server has answered
 )
 
 // HelloRequest is the first request.

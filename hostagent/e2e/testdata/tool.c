@@ -161,6 +161,7 @@ int main(void)
     else if (!wcscmp(verb, L"args")) for (int i = 0; i < n; i++) hex(rest[i]), say(GetStdHandle(STD_OUTPUT_HANDLE), "\n");
     else if (!wcscmp(verb, L"lines") && n == 2) lines(_wtoi(rest[0]), (DWORD)_wtoi(rest[1]));
     else if (!wcscmp(verb, L"sleep") && n == 1) Sleep((DWORD)_wtoi(rest[0]));
+    else if (!wcscmp(verb, L"spin") && n == 1) for (ULONGLONG end = GetTickCount64() + (DWORD)_wtoi(rest[0]); GetTickCount64() < end;) {}
     else if (!wcscmp(verb, L"fill") && n == 2) fill(rest[0], _wtoi(rest[1]), 1);
     else if (!wcscmp(verb, L"fill-careless") && n == 2) fill(rest[0], _wtoi(rest[1]), 0);
     else if (!wcscmp(verb, L"await") && n == 2) await(rest[0], (DWORD)_wtoi(rest[1]));

@@ -4,6 +4,7 @@
 // The word after winvm.do= on the kernel's command line says what it does:
 //
 //	count       print "count N" on the console, N from 0, twenty times a second
+//	spin        compute
 //	echo        answer every byte on the virtio-serial port "echo" with itself
 //	both        count and echo
 //	frames      send every Ethernet frame back to its sender
@@ -65,6 +66,9 @@ func do(what string) error {
 	switch what {
 	case "count":
 		return count()
+	case "spin":
+		for i := uint64(1); i != 0; i++ { // for some centuries
+		}
 	case "echo":
 		return echo()
 	case "both":
