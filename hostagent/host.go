@@ -18,7 +18,6 @@ import (
 	"winvm/hostagent/manifest"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/qemu"
-	"winvm/hostagent/rundir"
 	"winvm/hostagent/suspend"
 )
 
@@ -91,6 +90,15 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 	if err != nil {
 		return nil, err
 	}
+	ctx, m, err := h.begin(ctx, "(image create)", o.Name)
+	if err != nil {
+		return nil, err
+	}
+	i, err := h.create(ctx, o, version, m)
+	return i, m.close(ctx, err)
+}
+
+func (h *Host) create(ctx context.Context, o CreateOptions, version string, m *making) (*image.Image, error) {
 	i, err := install.Install(ctx, install.Config{
 		Store: h.Images(), CacheDir: h.CacheDir, Name: o.Name, Guest: o.Guest,
 		MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Rebuild: o.Rebuild, Report: h.Report, Log: h.Log,
@@ -102,7 +110,7 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 		h.Report.Stage("done", "image %s is there and suspended already", i.Name)
 		return i, nil
 	}
-	return i, h.suspend(ctx, i, o.SuspendOptions)
+	return i, h.suspend(ctx, i, o.SuspendOptions, m)
 }
 
 // current reports whether the image's state was made by this hostagent's helpers.
@@ -124,10 +132,14 @@ func (h *Host) Suspend(ctx context.Context, name string, o SuspendOptions) (*ima
 	if err != nil {
 		return nil, err
 	}
-	return i, h.suspend(ctx, i, o)
+	ctx, m, err := h.begin(ctx, "(suspend)", name)
+	if err != nil {
+		return i, err
+	}
+	return i, m.close(ctx, h.suspend(ctx, i, o, m))
 }
 
-func (h *Host) suspend(ctx context.Context, i *image.Image, o SuspendOptions) error {
+func (h *Host) suspend(ctx context.Context, i *image.Image, o SuspendOptions, m *making) error {
 	lane := pair.LaneMiB
 	if o.NoLane {
 		lane = 0
@@ -146,21 +158,16 @@ func (h *Host) suspend(ctx context.Context, i *image.Image, o SuspendOptions) er
 		return err
 	}
 	h.Report.Tell(event.KindStage, "%s: %s", acc.Accel, acc.Reason)
-	run, err := rundir.New(h.StateDir)
-	if err != nil {
-		return err
-	}
-	logs := run.KeepLogs() // an error names files in it
+	logs := m.run.KeepLogs() // an error names files in it
 	err = suspend.Suspend(ctx, suspend.Config{
 		Store: h.Images(), Image: i, QEMU: h.QEMU, Version: version, Accel: string(acc.Accel), LaneMiB: lane,
 		Agent: helpers[agentFile], Runner: helpers[runnerFile], Build: h.Version,
-		Change: o.change, Manifests: h.manifests(),
-		WorkDir: run.Path("work"), LogDir: logs, Report: h.Report, Log: h.Log,
+		Change: o.change, Manifests: h.manifests(), OnPair: m.setPair,
+		WorkDir: m.run.Path("work"), LogDir: logs, Report: h.Report, Log: h.Log,
 	})
 	if err == nil || ctx.Err() != nil {
 		err = errors.Join(err, os.RemoveAll(logs))
 	}
-	err = errors.Join(err, run.Remove())
 	if err == nil {
 		h.Report.Stage("done", "image %s is suspended", i.Name)
 	}

@@ -37,7 +37,7 @@ func (h *Host) Runs(ctx context.Context) ([]Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	list = slices.DeleteFunc(list, func(r rundir.Run) bool { // a suspend, or the second half of a check
+	list = slices.DeleteFunc(list, func(r rundir.Run) bool { // the second half of a check
 		_, err := os.Lstat(filepath.Join(r.Dir, control.SocketName))
 		return err != nil
 	})

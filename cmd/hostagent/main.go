@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	switch {
 	case s != nil:
 		return s.status
-	case errors.Is(err, build.ErrInterrupted):
+	case errors.Is(err, build.ErrInterrupted), errors.Is(err, build.ErrKilled):
 		return build.StatusSignal
 	default:
 		return build.StatusFailed

@@ -15,7 +15,7 @@ import (
 
 var psCommand = &cli.Command{
 	Name:  "ps",
-	Usage: "list the builds and shells that run, and the pairs that are kept",
+	Usage: "list the builds, shells, suspends and makings of images that run, and the pairs that are kept",
 	Description: `MEMORY is the proportional set size of the host agent and both QEMUs: what several
 share is divided among them. With --json (before the command) it prints an array.`,
 	Action: func(c *cli.Context) error {

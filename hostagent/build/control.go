@@ -113,9 +113,15 @@ func (c *responder) Screenshot(ctx context.Context) ([]byte, error) {
 	if p == nil {
 		return nil, errors.New("its VMs have not been revived yet")
 	}
+	return Screenshot(ctx, p, c.b.run.Path("."))
+}
+
+// Screenshot is the screen of a pair's guest, a PNG. parent is where it may have a
+// directory for a moment.
+func Screenshot(ctx context.Context, p *pair.Pair, parent string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	dir, err := os.MkdirTemp(c.b.run.Path("."), "screen-")
+	dir, err := os.MkdirTemp(parent, "screen-")
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,10 @@ func TestSuspend(t *testing.T) {
 		}
 	}
 	e.works()
+	e.endsSuspend()
+	if left := i.states(); len(left) != 1 || left[0] != old {
+		t.Errorf("after a suspend that was ended there are %v, and %s was there before", left, old)
+	}
 
 	// Killed as late as can be: while the states are written.
 	r := e.start("suspend", imageName)
@@ -85,6 +89,24 @@ func TestSuspend(t *testing.T) {
 	if st, err := os.Stat(i.statePath("guest.memory")); err != nil || !st.Mode().IsRegular() || st.Size() == 0 {
 		t.Errorf("the new state's memory: %v", err)
 	}
+}
+
+// endsSuspend has a suspend listed, looked at, and ended by another process.
+func (e *env) endsSuspend() {
+	e.t.Helper()
+	r := e.start("suspend", imageName)
+	awaitStderr(r, "booting both VMs")
+	e.qemu("guest")
+	runs := e.ps()
+	if len(runs) != 1 || runs[0].Image != imageName || runs[0].Pid != r.cmd.Process.Pid ||
+		!strings.Contains(runs[0].Stage, "booting") || runs[0].Problem != "" || runs[0].Command[0] != "(suspend)" {
+		e.t.Fatalf("ps says %+v", runs)
+	}
+	e.quick("screenshot", runs[0].ID, "-o", e.path("suspend.png")).wants(0)
+	e.quick("shell", "--attach", runs[0].ID).wants(125, "can't be attached to")
+	e.quick("kill", runs[0].ID).wants(0)
+	r.wait()
+	r.wants(130, "ended by `hostagent kill`")
 }
 
 func awaitStderr(r *run, text string) {

@@ -46,8 +46,9 @@ type Reporter struct {
 	sink  Sink
 	start time.Time
 
-	mu    sync.Mutex // guards stage
+	mu    sync.Mutex // guards the rest
 	stage string
+	doing string // what is done in it
 }
 
 // NewReporter starts an operation's clock.
@@ -58,10 +59,21 @@ func (r *Reporter) Stage(stage, format string, args ...any) {
 	if r == nil {
 		return
 	}
+	doing := fmt.Sprintf(format, args...)
 	r.mu.Lock()
-	r.stage = stage
+	r.stage, r.doing = stage, doing
 	r.mu.Unlock()
-	r.emit(Event{Kind: KindStage, Message: fmt.Sprintf(format, args...)})
+	r.emit(Event{Kind: KindStage, Message: doing})
+}
+
+// Doing is what the last stage began with, "" if there was none.
+func (r *Reporter) Doing() string {
+	if r == nil {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.doing
 }
 
 // Tell emits an event of another kind in the present stage.

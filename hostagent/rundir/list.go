@@ -1,13 +1,17 @@
 package rundir
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +24,8 @@ type Run struct {
 	ID   string
 	Dir  string
 	Kept bool // in kept/, its pair paused
+	// Since is when it began: its lock was made then, and never written to.
+	Since time.Time
 }
 
 // List returns the runs below a state directory that live, the oldest first.
@@ -32,12 +38,18 @@ func List(stateDir string) ([]Run, error) {
 		}
 		for _, e := range entries {
 			r := Run{ID: e.Name(), Dir: filepath.Join(stateDir, sub, e.Name()), Kept: sub == "kept"}
-			if idPattern.MatchString(e.Name()) && Locked(r.Dir) {
+			if !idPattern.MatchString(e.Name()) || !Locked(r.Dir) {
+				continue
+			}
+			if lock, err := os.Lstat(filepath.Join(r.Dir, "lock")); err == nil { // else it has just ended
+				r.Since = lock.ModTime()
 				runs = append(runs, r)
 			}
 		}
 	}
-	sort.Slice(runs, func(i, j int) bool { return runs[i].ID < runs[j].ID })
+	slices.SortFunc(runs, func(a, b Run) int { // an ID tells seconds alone
+		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.ID, b.ID))
+	})
 	return runs, nil
 }
 

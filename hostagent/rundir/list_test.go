@@ -3,8 +3,10 @@ package rundir
 import (
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Runs that live are listed, where they run and where they are kept; those of killed
@@ -53,6 +55,29 @@ func TestList(t *testing.T) {
 	}
 	if !exists(t, filepath.Join(state, "kept", b.ID)) {
 		t.Error("what was kept is gone")
+	}
+}
+
+// The oldest is first, of those that began in one second, too.
+func TestListOrder(t *testing.T) {
+	state := t.TempDir()
+	var want []string
+	for range 20 {
+		d := mustNew(t, state)
+		want = append(want, d.ID)
+		defer func() { must(t, d.Remove()) }()
+	}
+	runs, err := List(state)
+	must(t, err)
+	var got []string
+	for _, r := range runs {
+		got = append(got, r.ID)
+		if r.Since.IsZero() || time.Since(r.Since) > time.Minute {
+			t.Errorf("%+v", r)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
 

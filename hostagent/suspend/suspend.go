@@ -54,7 +54,9 @@ type Config struct {
 	Build   string // this program's version
 	// Change makes of the image's description what this suspend is to go by: what
 	// is to be warm, the controller's memory. nil leaves it as it is.
-	Change    func(*image.Meta)
+	Change func(*image.Meta)
+	// OnPair, if not nil, is given the pair while it runs, and nil at its end.
+	OnPair    func(*pair.Pair)
 	Manifests *manifest.Cache // of store paths; nil = none
 	WorkDir   string          // for temporary files; removed by the caller
 	LogDir    string          // for the consoles' logs
@@ -131,6 +133,10 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer p.Kill()
+	if a.OnPair != nil {
+		a.OnPair(p)
+		defer a.OnPair(nil)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { // ends with ctx, which this function ends
