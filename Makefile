@@ -32,7 +32,7 @@ SUSPENDS ?= 200
 BENCH ?= .
 COUNT ?= 5
 
-.PHONY: all build lint test bench microbench soak soak-share demo clean setup fmt fuzz cover help
+.PHONY: all build lint test bench bench-wake microbench soak soak-share demo clean setup fmt fuzz cover help
 
 all: build lint test ## build, lint and test
 
@@ -62,6 +62,10 @@ bench: build ## measure side by side with what else could be mounted (BENCH=WORK
 	@tcc=$$($(WITH) tools/demo/toolchain.sh build/bench TCC) && \
 		WINVM_BENCH_KERNEL="$$(tools/setup/kernel.sh amd64)" $(WITH) \
 		go run ./bench -bench '$(BENCH)' -samples $(COUNT) -tcc "build/bench/$${tcc#TCC=}" $(if $(QUICK),-quick)
+
+bench-wake: build ## measure a build's way to its command beside the 2014 way and a cold boot (IMAGE=name COUNT=n)
+	@$(WITH) $(BIN)/hostagent image create $(IMAGE)
+	@$(WITH) go run ./bench/wake -image $(IMAGE) -rounds $(COUNT) -state-dir "$${WINVM_STATE_DIR:-$${XDG_STATE_HOME:-$$HOME/.local/state}/winvm}"
 
 microbench: build ## run the packages' benchmarks (BENCH=regexp COUNT=n) and summarise them
 	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/bench.sh '$(BENCH)' $(COUNT)
