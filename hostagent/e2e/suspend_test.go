@@ -96,8 +96,11 @@ func (e *env) endsSuspend() {
 	e.t.Helper()
 	r := e.start("suspend", imageName)
 	awaitStderr(r, "booting both VMs")
-	e.qemu("guest")
-	runs := e.ps()
+	var runs []ps
+	within(e.t, 20*time.Second, "ps knows its VMs", func() bool {
+		runs = e.ps()
+		return len(runs) == 1 && runs[0].QEMU["guest"] != 0
+	})
 	if len(runs) != 1 || runs[0].Image != imageName || runs[0].Pid != r.cmd.Process.Pid ||
 		!strings.Contains(runs[0].Stage, "booting") || runs[0].Problem != "" || runs[0].Command[0] != "(suspend)" {
 		e.t.Fatalf("ps says %+v", runs)

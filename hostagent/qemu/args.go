@@ -63,6 +63,9 @@ func (m Machine) addBoard(a *argv) {
 	if m.Accel == TCG {
 		// One thread for one CPU: with thread=multi 1-2 % of cold boots hung.
 		accel += map[bool]string{true: ",thread=single", false: ",thread=multi"}[m.SMP == 1]
+		if m.TranslationMiB > 0 {
+			accel += fmt.Sprintf(",tb-size=%d", m.TranslationMiB)
+		}
 	}
 	a.add("-accel", accel)
 	a.add("-cpu", m.CPU)

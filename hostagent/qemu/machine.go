@@ -65,6 +65,11 @@ type Machine struct {
 	// 0 = no adapter. A screenshot needs one; 2 MiB is enough for text.
 	VGAMemMiB int
 
+	// TranslationMiB bounds what TCG keeps of the code that it has translated; 0 = up to
+	// 1 GiB, as QEMU likes it. When it is full, all of it is thrown away. It is not part
+	// of the machine's identity.
+	TranslationMiB int
+
 	NoRNG       bool   // leave out the virtio random number generator
 	Panic       bool   // a pvpanic device, so that the guest can say that it panicked
 	AllowReboot bool   // a reset restarts the guest instead of ending QEMU
@@ -194,6 +199,9 @@ func (m Machine) Validate() error {
 	}
 	if v := m.VGAMemMiB; v < 0 || v > 256 || v&(v-1) != 0 {
 		bad("%d MiB of VGA memory: want a power of two from 1 to 256, or 0 for no adapter", v)
+	}
+	if m.TranslationMiB < 0 || m.TranslationMiB > 1024 {
+		bad("%d MiB for translated code: want 1 to 1024, or 0 for QEMU's own choice", m.TranslationMiB)
 	}
 	if l := m.Lane; l != nil && (l.MiB < 2 || l.MiB > MaxLaneMiB) {
 		bad("%d MiB of shared memory: want 2 to %d", l.MiB, MaxLaneMiB)

@@ -26,7 +26,7 @@ func controller() Machine {
 		NIC:       &NIC{MAC: "52:54:00:00:00:02", FD: 3},
 		Ports:     []Port{{Name: "org.winvm.agent", FD: 4}, {Name: "org.winvm.bulk", FD: 5}},
 		Lane:      &Lane{MiB: 32, FD: 8},
-		ConsoleFD: 6, QMPFD: 7,
+		ConsoleFD: 6, QMPFD: 7, TranslationMiB: 64,
 	}
 }
 
@@ -48,7 +48,7 @@ func xp() Machine {
 		},
 		NIC:       &NIC{Model: "rtl8139", MAC: "52:54:00:00:00:01", FD: 3},
 		VGAMemMiB: 16, NoRNG: true, AllowReboot: true, NoSandbox: true, Panic: true,
-		RTCBase: "2012-02-03", QMPFD: 4,
+		RTCBase: "2012-02-03", QMPFD: 4, TranslationMiB: 64, // of no use under KVM
 	}
 }
 
@@ -159,6 +159,7 @@ func TestValidateRefuses(t *testing.T) {
 		"cpu":           {func(m *Machine) { m.CPU = "max -x" }, "CPU model"},
 		"smp":           {func(m *Machine) { m.SMP = 1000 }, "CPUs"},
 		"type":          {func(m *Machine) { m.Type = "q35,x=y" }, "machine type"},
+		"translation":   {func(m *Machine) { m.TranslationMiB = 2048 }, "translated code"},
 		"vga":           {func(m *Machine) { m.VGAMemMiB = 3 }, "power of two"},
 		"rtc":           {func(m *Machine) { m.RTCBase = "now,x" }, "clock"},
 		"initrd alone":  {func(m *Machine) { m.Kernel = "" }, "needs a kernel"},
