@@ -8,7 +8,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 WITH := tools/setup/with
-COMMANDS := ./cmd/hostagent ./cmd/controlleragent
+COMMANDS := ./cmd/hostagent ./cmd/controlleragent ./cmd/serialdbg
 BIN := build/bin
 LIBEXEC := build/libexec/winvm
 

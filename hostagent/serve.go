@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 
@@ -12,6 +11,7 @@ import (
 	"winvm/hostagent/export"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/nixstore"
+	"winvm/transport/capture"
 	"winvm/transport/mux"
 	"winvm/transport/virtioserial"
 )
@@ -22,6 +22,8 @@ type ServeOptions struct {
 	Store  string // "" = no share nixstore
 	Inputs []string
 	Xchg   string // "" = no share xchg
+	// DebugSocket is a path for a socket that gives captures of the sessions; "" = none.
+	DebugSocket string
 }
 
 // Serve serves the shares to whoever connects to the socket, until ctx ends.
@@ -53,6 +55,11 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 		defer func() { _ = store.Close() }()
 		shares.Store = store
 	}
+	tap, err := capture.Listen(ctx, o.DebugSocket, mux.SideHost)
+	if err != nil {
+		return fmt.Errorf("--debug-socket: %w", err)
+	}
+	defer tap.Close()
 	l, err := virtioserial.Listen(o.Socket)
 	if err != nil {
 		return err
@@ -75,7 +82,7 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 		before, ended := conns.add(conn)
 		wg.Go(func() {
 			defer ended()
-			if err := h.serveOne(ctx, conn, before, shares, o.Xchg); err != nil && ctx.Err() == nil {
+			if err := h.serveOne(ctx, tap.Wrap(conn), before, shares, o.Xchg); err != nil && ctx.Err() == nil {
 				h.Report.Tell(event.KindWarning, "a session ended: %v", err)
 			}
 		})
@@ -84,7 +91,7 @@ func (h *Host) Serve(ctx context.Context, o ServeOptions) error {
 
 // serveOne serves one connection, when those before are done with. NodeIDs and handles
 // belong to a session, so each has an export of xchg of its own.
-func (h *Host) serveOne(ctx context.Context, conn *net.UnixConn, before []<-chan struct{}, shares export.Shares, xchg string) error {
+func (h *Host) serveOne(ctx context.Context, conn mux.Link, before []<-chan struct{}, shares export.Shares, xchg string) error {
 	for _, done := range before {
 		select {
 		case <-done:

@@ -39,6 +39,7 @@ With --check: 123 if the outputs of two builds differ. --out is the first's.`,
 		&cli.DurationFlag{Name: "timeout", Usage: "end the command after `D`, with status 124"},
 		&cli.DurationFlag{Name: "max-silent", Usage: "end the command when it has said nothing for `D`, with status 124"},
 		noLaneFlag,
+		debugSocketFlag,
 		&cli.IntFlag{Name: "jobs", EnvVars: []string{"WINVM_JOBS"}, Value: runtime.NumCPU(), Usage: "wait while `N` builds are at work; 0 = for memory only"},
 		&cli.BoolFlag{Name: "keep-failed", Usage: "keep what a failed build leaves, and its VMs, paused: see hostagent shell --attach"},
 		&cli.DurationFlag{Name: "keep-for", Value: time.Hour, Usage: "how long --keep-failed keeps the VMs: `D`; 0 = not at all"},
@@ -77,7 +78,8 @@ func runBuild(c *cli.Context) error {
 		Out: c.String("out"), Xchg: c.String("xchg"), Env: env, Dir: c.String("cwd"), Args: c.Args().Slice(),
 		Timeout: c.Duration("timeout"), MaxSilent: c.Duration("max-silent"), Jobs: c.Int("jobs"), KeepFailed: c.Bool("keep-failed"), NoLane: c.Bool("no-lane"),
 		Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
-		TraceFile: c.String("timeline-file"), Timeline: event.NewTimeline(zero),
+		DebugSocket: c.Path("debug-socket"),
+		TraceFile:   c.String("timeline-file"), Timeline: event.NewTimeline(zero),
 	}
 	if c.Bool("json") { // the output is in the events
 		cfg.Stdout, cfg.Stderr = nil, nil

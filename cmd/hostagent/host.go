@@ -93,3 +93,8 @@ func noArgs(c *cli.Context) error {
 	}
 	return nil
 }
+
+var debugSocketFlag = &cli.PathFlag{
+	Name:  "debug-socket",
+	Usage: "let serialdbg see the channel through a socket at `PATH`, which only you can open",
+}

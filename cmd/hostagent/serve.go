@@ -16,6 +16,7 @@ var serveCommand = &cli.Command{
 		&cli.StringFlag{Name: "store", Usage: "store `DIR` to serve as the share nixstore"},
 		&cli.StringSliceFlag{Name: "input", Usage: "store `PATH` to serve, with its closure; none = the whole store"},
 		&cli.StringFlag{Name: "xchg", Usage: "`DIR` to serve as the share xchg"},
+		debugSocketFlag,
 	},
 	Action: func(c *cli.Context) error {
 		if err := noArgs(c); err != nil {
@@ -30,6 +31,7 @@ var serveCommand = &cli.Command{
 		}
 		return h.Serve(c.Context, hostagent.ServeOptions{
 			Socket: c.String("socket"), Store: c.String("store"), Inputs: c.StringSlice("input"), Xchg: c.String("xchg"),
+			DebugSocket: c.Path("debug-socket"),
 		})
 	},
 }

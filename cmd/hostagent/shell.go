@@ -28,6 +28,7 @@ var shellCommand = &cli.Command{
 		&cli.StringSliceFlag{Name: "input", Usage: "store `PATH` that may be read, with its closure; none = the whole store"},
 		&cli.StringFlag{Name: "xchg", Usage: "`DIR` to exchange files with the guest through drive X:"},
 		noLaneFlag,
+		debugSocketFlag,
 		&cli.StringFlag{Name: "attach", Usage: "use the pair that a build with --keep-failed has left: the build's `ID`"},
 	},
 	Description: `With --attach the pair of a failed build runs as long as the shell does, and is paused
@@ -58,7 +59,7 @@ func runShell(c *cli.Context) error {
 	}
 	status, err := h.Shell(ctx, build.Config{
 		Image: c.String("image"), StoreDir: c.String("store"), Inputs: c.StringSlice("input"), Xchg: c.String("xchg"),
-		NoLane: c.Bool("no-lane"), Timeline: event.NewTimeline(processStart()),
+		NoLane: c.Bool("no-lane"), DebugSocket: c.Path("debug-socket"), Timeline: event.NewTimeline(processStart()),
 	}, e)
 	restore()
 	return shellStatus(status, err)

@@ -22,6 +22,7 @@ import (
 	"winvm/hostagent/qemu"
 	"winvm/hostagent/rundir"
 	"winvm/hostagent/session"
+	"winvm/transport/capture"
 	"winvm/transport/mux"
 )
 
@@ -46,6 +47,7 @@ type build struct {
 	xchg     *hostfs.FS
 	pair     *pair.Pair
 	session  *session.Session
+	tap      *capture.Tap // nil: none
 	command  *session.Command
 	lastByte []byte // of what the command is told
 	written  writeErrors
@@ -212,6 +214,9 @@ func (b *build) prepare(ctx context.Context) error {
 		return err
 	}
 	b.result.ID = b.run.ID
+	if b.tap, err = capture.Listen(ctx, b.DebugSocket, mux.SideHost); err != nil {
+		return fmt.Errorf("--debug-socket: %w", err)
+	}
 	b.serveControl()
 	return b.makeShares()
 }
@@ -365,7 +370,7 @@ func (b *build) connect(ctx context.Context, announce func(context.Context) erro
 		lane = nil
 	}
 	var err error
-	if b.session, err = session.Dial(ctx, b.pair.Link(), lane, shares, b.Version, b.Log); err != nil {
+	if b.session, err = session.Dial(ctx, b.tap.Wrap(b.pair.Link()), lane, shares, b.Version, b.Log); err != nil {
 		return err
 	}
 	if err := announce(ctx); err != nil {
@@ -391,6 +396,7 @@ func (b *build) end() error {
 	if b.session != nil {
 		b.session.Abort()
 	}
+	b.tap.Close()
 	if b.pair != nil {
 		if b.pair.Lane != nil {
 			b.result.Lane = b.pair.Lane.Lent()

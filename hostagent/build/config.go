@@ -41,6 +41,10 @@ type Config struct {
 	// Result.Held.
 	KeepFor time.Duration
 
+	// DebugSocket is a path for a socket that gives captures of the channel to who
+	// connects; "" = there is none.
+	DebugSocket string
+
 	// TraceFile gets the timeline as a Chrome trace; "" = only the run's logs do.
 	TraceFile string
 

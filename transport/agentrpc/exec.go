@@ -30,6 +30,41 @@ const (
 	FrameExit                          // ExecExit as JSON
 )
 
+func (k FrameKind) String() string {
+	names := [...]string{
+		FrameStart: "start", FrameStdin: "stdin", FrameStdinEOF: "stdin-eof", FrameResize: "resize",
+		FrameSignal: "signal", FrameStdout: "stdout", FrameStderr: "stderr", FrameExit: "exit",
+	}
+	if k > 0 && int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// execHeader is the length of a frame's header.
+const execHeader = 5
+
+func parseExecHeader(h []byte) (kind FrameKind, length int, err error) {
+	n := binary.LittleEndian.Uint32(h[1:])
+	if n > MaxExecFrame {
+		return 0, 0, fmt.Errorf("%w: exec frame of %d bytes", rpc.ErrProtocol, n)
+	}
+	return FrameKind(h[0]), int(n), nil
+}
+
+// CutExecFrame takes the first frame off b, for who is not a part of the conversation. n is
+// how many bytes it has, 0 if it isn't complete.
+func CutExecFrame(b []byte) (kind FrameKind, payload []byte, n int, err error) {
+	if len(b) < execHeader {
+		return 0, nil, 0, nil
+	}
+	kind, length, err := parseExecHeader(b)
+	if err != nil || len(b) < execHeader+length {
+		return 0, nil, 0, err
+	}
+	return kind, b[execHeader : execHeader+length], execHeader + length, nil
+}
+
 // MaxExecFrame is the most bytes one frame carries.
 const MaxExecFrame = 64 << 10
 
@@ -55,22 +90,22 @@ func (c *ExecConn) Close() error { return c.conn.Close() }
 // Read returns the next frame. The payload is valid until the next Read. At the
 // end of the stream the error is io.EOF.
 func (c *ExecConn) Read() (FrameKind, []byte, error) {
-	var h [5]byte
+	var h [execHeader]byte
 	if _, err := io.ReadFull(c.r, h[:]); err != nil {
 		return 0, nil, err
 	}
-	n := binary.LittleEndian.Uint32(h[1:])
-	if n > MaxExecFrame {
-		return 0, nil, fmt.Errorf("%w: exec frame of %d bytes", rpc.ErrProtocol, n)
+	kind, n, err := parseExecHeader(h[:])
+	if err != nil {
+		return 0, nil, err
 	}
-	if cap(c.buf) < int(n) {
+	if cap(c.buf) < n {
 		c.buf = make([]byte, n)
 	}
 	c.buf = c.buf[:n]
 	if _, err := io.ReadFull(c.r, c.buf); err != nil {
 		return 0, nil, io.ErrUnexpectedEOF
 	}
-	return FrameKind(h[0]), c.buf, nil
+	return kind, c.buf, nil
 }
 
 // Write sends payload as one or, if it is longer than MaxExecFrame, several

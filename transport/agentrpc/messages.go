@@ -27,6 +27,18 @@ const (
 	OpPing                      // nothing -> nothing, when the guest's SSH server has answered
 )
 
+// OpName is what an operation is called in docs/protocol.md; "" if there is none.
+func OpName(op uint16) string {
+	names := [...]string{
+		OpHello: "hello", OpAttach: "attach", OpGuest: "guest", OpSync: "sync",
+		OpQuiesce: "quiesce", OpInfo: "info", OpWatch: "watch", OpWarm: "warm",
+	}
+	if int(op) >= len(names) {
+		return ""
+	}
+	return names[op]
+}
+
 // HelloRequest is the first request.
 type HelloRequest struct {
 	Version int `json:"version"`

@@ -16,6 +16,5 @@ var GetBatch = getBatch
 
 // What tests of the limits need to know.
 const (
-	MaxFrame           = maxFrame
 	MaxSectionsPerCall = maxSectionsPerCall
 )

@@ -156,6 +156,15 @@ func TestGolden(t *testing.T) {
 				t.Errorf("%s %s: not one frame of it: % x", op, f.what, f.b)
 			}
 		}
+		if _, err := fsrpc.DescribeRequest(fsrpc.Ops[op], sent[12:], 0); err != nil {
+			t.Errorf("%s: the request can't be described: %v", op, err)
+		}
+		if _, err := fsrpc.DescribeResponse(fsrpc.Ops[op], sent[12:], received[12:], 0); err != nil {
+			t.Errorf("%s: the response can't be described: %v", op, err)
+		}
+		if fsrpc.OpName(fsrpc.Ops[op]) != op {
+			t.Errorf("%s is called %q", op, fsrpc.OpName(fsrpc.Ops[op]))
+		}
 		seen[op] = true
 	}
 	run := func(f *fake, link *tap, steps []step) {

@@ -56,11 +56,16 @@ func serve(ctx context.Context, conn io.ReadWriteCloser, kind ShareKind, handle 
 	return rpc.Serve(ctx, conn, h, ToErrno, rpc.Limits{MaxRequest: maxFrame, InFlight: inFlight, Lane: shm.Of(conn)}, log)
 }
 
+func getAttach(d *wire.Decoder) (version uint16, kind ShareKind, err error) {
+	version, kind = d.U16(), ShareKind(d.U8())
+	return version, kind, d.Close()
+}
+
 func checkAttach(d *wire.Decoder, kind ShareKind) error {
-	v, k := d.U16(), ShareKind(d.U8())
+	v, k, err := getAttach(d)
 	switch {
-	case d.Close() != nil:
-		return fmt.Errorf("attach: %w: %w", d.Err(), syscall.EPROTO)
+	case err != nil:
+		return fmt.Errorf("attach: %w: %w", err, syscall.EPROTO)
 	case v != Version:
 		return fmt.Errorf("the controller speaks version %d of the share protocol, this host agent %d; `hostagent suspend` brings the image up to date: %w", v, Version, syscall.EPROTO)
 	case k != kind:

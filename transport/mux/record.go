@@ -43,25 +43,53 @@ func (l *lane) putTrailer(b []byte) {
 	binary.BigEndian.PutUint64(b, l.seal^uint64(l.seq))
 }
 
+// recordHeader is a record's header, as it stands on the link.
+type recordHeader struct {
+	typ        byte
+	length     int // of the payload
+	epoch, seq uint32
+}
+
+// parseHeader takes a header apart, and checks its checksum and nothing else.
+func parseHeader(b []byte) (h recordHeader, err error) {
+	if got, want := binary.BigEndian.Uint32(b[12:]), crc32.Checksum(b[:12], castagnoli); got != want {
+		return h, fmt.Errorf("%w: header % x: checksum %08x, want %08x", ErrRecord, b[:12], got, want)
+	}
+	return recordHeader{
+		typ:    b[0],
+		length: int(binary.BigEndian.Uint32(b[0:]) & 0xffffff),
+		epoch:  binary.BigEndian.Uint32(b[4:]),
+		seq:    binary.BigEndian.Uint32(b[8:]),
+	}, nil
+}
+
+// check checks that a record of this type may have this length.
+func (h *recordHeader) check() error {
+	switch {
+	case (h.typ == typeData || h.typ == typeBulk) && h.length >= frameLen && h.length <= maxPayload:
+	case h.typ == typeClose && h.length == 0:
+	default:
+		return fmt.Errorf("%w: type %d with %d bytes", ErrRecord, h.typ, h.length)
+	}
+	return nil
+}
+
 // header checks the header of the next record.
 func (l *lane) header(b []byte) (typ byte, length int, err error) {
-	if got, want := binary.BigEndian.Uint32(b[12:]), crc32.Checksum(b[:12], castagnoli); got != want {
-		return 0, 0, fmt.Errorf("%w: header % x: checksum %08x, want %08x", ErrRecord, b[:12], got, want)
+	h, err := parseHeader(b)
+	if err != nil {
+		return 0, 0, err
 	}
-	if got := binary.BigEndian.Uint32(b[4:]); got != l.epoch {
-		return 0, 0, fmt.Errorf("%w: epoch %08x, want %08x", ErrEpoch, got, l.epoch)
+	if h.epoch != l.epoch {
+		return 0, 0, fmt.Errorf("%w: epoch %08x, want %08x", ErrEpoch, h.epoch, l.epoch)
 	}
-	if got := binary.BigEndian.Uint32(b[8:]); got != l.seq {
-		return 0, 0, fmt.Errorf("%w: record %d came where %d was due", ErrRecord, got, l.seq)
+	if h.seq != l.seq {
+		return 0, 0, fmt.Errorf("%w: record %d came where %d was due", ErrRecord, h.seq, l.seq)
 	}
-	typ, length = b[0], int(binary.BigEndian.Uint32(b[0:])&0xffffff)
-	switch {
-	case (typ == typeData || typ == typeBulk) && length >= frameLen && length <= maxPayload:
-	case typ == typeClose && length == 0:
-	default:
-		return 0, 0, fmt.Errorf("%w: type %d with %d bytes", ErrRecord, typ, length)
+	if err := h.check(); err != nil {
+		return 0, 0, err
 	}
-	return typ, length, nil
+	return h.typ, h.length, nil
 }
 
 // trailer checks the trailer of the next record. A header that is right with a

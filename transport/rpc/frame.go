@@ -73,12 +73,16 @@ func readHeader(r io.Reader, buf *[headerSize]byte) (header, error) {
 	if _, err := io.ReadFull(r, buf[:]); err != nil {
 		return header{}, err
 	}
+	return parseHeader(buf[:]), nil
+}
+
+func parseHeader(b []byte) header {
 	return header{
-		length: binary.LittleEndian.Uint32(buf[:]),
-		tag:    binary.LittleEndian.Uint32(buf[4:]),
-		op:     binary.LittleEndian.Uint16(buf[8:]),
-		errno:  binary.LittleEndian.Uint16(buf[10:]),
-	}, nil
+		length: binary.LittleEndian.Uint32(b),
+		tag:    binary.LittleEndian.Uint32(b[4:]),
+		op:     binary.LittleEndian.Uint16(b[8:]),
+		errno:  binary.LittleEndian.Uint16(b[10:]),
+	}
 }
 
 // place is what a request says of a slot.
@@ -94,7 +98,11 @@ func readPlace(r io.Reader) (place, error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return place{}, err
 	}
-	return place{binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])}, nil
+	return parsePlace(b[:]), nil
+}
+
+func parsePlace(b []byte) place {
+	return place{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
 }
 
 // closedError makes what ended a connection ErrClosed, unless it is ErrProtocol.

@@ -9,6 +9,23 @@ type Response struct {
 	shared int    // how many bytes of the body are in room; 0: it is in buf
 }
 
+// NewResponse returns the Response of a request that came some other way than over a
+// connection of [Serve]. What a handler wants at once of LaneMin bytes or more is taken
+// from room, if it is large enough.
+func NewResponse(room []byte) *Response { return &Response{room: room} }
+
+// Body is what was added so far.
+func (r *Response) Body() []byte {
+	switch {
+	case r.shared > 0:
+		return r.room[:r.shared]
+	case len(r.buf) > headerSize:
+		return r.buf[headerSize:]
+	default:
+		return nil
+	}
+}
+
 // Append adds to the body.
 func (r *Response) Append(b []byte) { copy(r.Grow(len(b)), b) }
 
