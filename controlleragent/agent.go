@@ -13,6 +13,7 @@ import (
 	"winvm/controlleragent/mounts"
 	"winvm/controlleragent/samba"
 	"winvm/controlleragent/sshexec"
+	"winvm/controlleragent/touched"
 	"winvm/transport/agentrpc"
 	"winvm/transport/fsrpc"
 	"winvm/transport/mux"
@@ -27,6 +28,7 @@ const sambaDir = "/run/winvm-samba"
 // An agent is what outlives sessions.
 type agent struct {
 	mounts *mounts.Mounts
+	store  string // where the share nixstore is mounted
 	smbd   *samba.Server
 	guest  *sshexec.Guest
 	build  string
@@ -64,7 +66,7 @@ func Run(ctx context.Context, cfg agentrpc.Config, build string, log *slog.Logge
 		return err
 	}
 	defer smbd.Stop()
-	a := &agent{mounts: m, smbd: smbd, guest: guest, build: build, log: log}
+	a := &agent{mounts: m, store: cfg.StoreDir, smbd: smbd, guest: guest, build: build, log: log}
 	return a.serveSessions(ctx, cfg.Port)
 }
 
@@ -115,6 +117,7 @@ func (a *agent) serve(ctx context.Context, s *mux.Session) error {
 	defer wg.Wait()
 	defer cancel()
 	defer func() { _ = s.Close() }()
+	defer h.endTrack()
 	for {
 		name, conn, err := s.Accept(ctx)
 		if err != nil {
@@ -145,6 +148,11 @@ func (a *agent) serveStream(ctx context.Context, h *handler, name string, conn n
 type handler struct {
 	*agent
 	session *mux.Session
+
+	mu      sync.Mutex
+	watch   *touched.Watch // nil: nothing is noted
+	list    []agentrpc.TouchedFile
+	partial bool
 }
 
 var _ agentrpc.Handler = (*handler)(nil)
@@ -206,6 +214,45 @@ func (h *handler) Warm(ctx context.Context) (agentrpc.WarmResponse, error) {
 	begin := time.Now()
 	files, bytes, err := h.mounts.Warm(ctx)
 	return agentrpc.WarmResponse{Files: files, Bytes: bytes, Took: time.Since(begin)}, err
+}
+
+// Track begins anew if it was begun before.
+func (h *handler) Track(context.Context) error {
+	h.endTrack()
+	w, err := touched.Start(h.store)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watch = w
+	return nil
+}
+
+func (h *handler) endTrack() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watch != nil {
+		_ = h.watch.Close()
+		h.watch, h.list = nil, nil
+	}
+}
+
+func (h *handler) Touched(_ context.Context, r agentrpc.TouchedRequest) (agentrpc.TouchedResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watch == nil {
+		return agentrpc.TouchedResponse{}, errors.New("nothing was noted: there was no request to")
+	}
+	if r.First == 0 {
+		files, partial := h.watch.Files()
+		h.list, h.partial = make([]agentrpc.TouchedFile, 0, len(files)), partial
+		for _, f := range files {
+			h.list = append(h.list, agentrpc.TouchedFile{Path: f.Path, Read: f.Read})
+		}
+	}
+	rest := h.list[min(max(r.First, 0), len(h.list)):]
+	return agentrpc.TouchedResponse{Files: rest[:agentrpc.TouchedPart(rest)], Partial: h.partial}, nil
 }
 
 func (h *handler) Quiesce(context.Context) error {

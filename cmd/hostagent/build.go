@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -46,6 +47,8 @@ With --check: 123 if the outputs of two builds differ. --out is the first's.`,
 		&cli.BoolFlag{Name: "check", Usage: "build twice, and name what differs, with status 123"},
 		&cli.BoolFlag{Name: "timeline", Usage: "print where the time went"},
 		&cli.StringFlag{Name: "timeline-file", Usage: "write that to `FILE`, as a trace for chrome://tracing or Perfetto"},
+		&cli.PathFlag{Name: "report", Usage: "write which inputs the build has opened and read, and what it has written, to `DIR`"},
+		&cli.BoolFlag{Name: "trim-inputs", Usage: "print the smallest set of --input that would have done"},
 		&cli.StringFlag{Name: "result", Usage: "write the result as JSON to `FILE`"},
 	},
 	Action: runBuild,
@@ -78,8 +81,8 @@ func runBuild(c *cli.Context) error {
 		Out: c.String("out"), Xchg: c.String("xchg"), Env: env, Dir: c.String("cwd"), Args: c.Args().Slice(),
 		Timeout: c.Duration("timeout"), MaxSilent: c.Duration("max-silent"), Jobs: c.Int("jobs"), KeepFailed: c.Bool("keep-failed"), NoLane: c.Bool("no-lane"),
 		Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
-		DebugSocket: c.Path("debug-socket"),
-		TraceFile:   c.String("timeline-file"), Timeline: event.NewTimeline(zero),
+		DebugSocket: c.Path("debug-socket"), ReportDir: c.Path("report"), NoteUse: c.Bool("trim-inputs"),
+		TraceFile: c.String("timeline-file"), Timeline: event.NewTimeline(zero),
 	}
 	if c.Bool("json") { // the output is in the events
 		cfg.Stdout, cfg.Stderr = nil, nil
@@ -116,12 +119,32 @@ func finishBuild(c *cli.Context, h *hostagent.Host, cfg build.Config, result bui
 	if c.Bool("timeline") {
 		cfg.Timeline.Print(c.App.ErrWriter)
 	}
+	tellUse(c, result)
 	if f := c.String("result"); f != "" {
 		if werr := writeResult(f, result); werr != nil && err == nil {
 			err = &build.Error{Status: build.StatusFailed, Err: werr}
 		}
 	}
 	return buildStatus(c, result, err)
+}
+
+// tellUse prints what of the inputs was used.
+func tellUse(c *cli.Context, r build.Result) {
+	if r.Use == nil {
+		return
+	}
+	if dir := c.Path("report"); dir != "" {
+		fmt.Fprintf(c.App.ErrWriter, "hostagent: what was used of the inputs is in %s\n", filepath.Join(dir, "report.txt"))
+	}
+	if !c.Bool("trim-inputs") {
+		return
+	}
+	if r.Use.Partial {
+		fmt.Fprintln(c.App.ErrWriter, "hostagent: more was touched than could be noted: these are all inputs")
+	}
+	for _, path := range r.Use.Trimmed() {
+		fmt.Fprintf(c.App.ErrWriter, "--input %s\n", path)
+	}
 }
 
 // buildStatus turns what came of a build into an exit status and what is to be

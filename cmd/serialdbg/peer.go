@@ -37,7 +37,7 @@ type peer struct {
 }
 
 func (p *peer) close() {
-	_ = p.Session.Close()
+	_ = p.Close()
 	_ = p.ep.Close()
 }
 
@@ -94,7 +94,7 @@ func connect(c *cli.Context, name string) (*peer, error) {
 	defer cancel()
 	p, err := begin(ctx, link, front, self)
 	if err != nil {
-		if c.Context.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		if c.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			return nil, fmt.Errorf("%s: nothing there answers the %v agent's resync within %v: %w; is another process connected, or is --as wrong?", name, self, timeout, err)
 		}
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -350,11 +350,17 @@ func checkStates(i *image.Image) error {
 
 // runCommand is the work of Run.
 func (b *build) runCommand(ctx context.Context) error {
+	if err := b.noteUse(ctx); err != nil {
+		return err
+	}
 	exit, err := b.await(ctx)
 	if err != nil {
 		return err
 	}
 	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	if err := b.tellUse(ctx); err != nil {
 		return err
 	}
 	return b.collect(exit)

@@ -62,6 +62,7 @@ func again(ctx context.Context, c Config, result *Result) error {
 	second := c
 	second.Out = filepath.Join(dir, filepath.Base(result.Out)) // the guest sees the same name
 	second.Stdout, second.Stderr, second.Report, second.TraceFile = nil, nil, nil, ""
+	second.ReportDir, second.NoteUse = "", false
 	second.Timeline = event.NewTimeline(time.Now())
 	r, err := Run(ctx, second)
 	result.Held, result.Kept, result.Until = r.Held, r.Kept, r.Until

@@ -41,6 +41,12 @@ type Config struct {
 	// Result.Held.
 	KeepFor time.Duration
 
+	// ReportDir gets a report of what of the inputs was used; "" = there is none, and
+	// nothing is noted.
+	ReportDir string
+	// NoteUse has Result.Use filled in.
+	NoteUse bool
+
 	// DebugSocket is a path for a socket that gives captures of the channel to who
 	// connects; "" = there is none.
 	DebugSocket string

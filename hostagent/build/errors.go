@@ -7,6 +7,7 @@ import (
 
 	"winvm/hostagent/nixstore"
 	"winvm/hostagent/outdiff"
+	"winvm/hostagent/usage"
 )
 
 // Exit statuses of `hostagent build` beside the command's own.
@@ -73,6 +74,9 @@ type Result struct {
 	// one's is kept.
 	Differences []outdiff.Difference `json:"differences,omitempty"`
 	Second      string               `json:"second,omitempty"`
+
+	// Use is what of the inputs was used, if that was asked for.
+	Use *usage.Report `json:"-"`
 
 	Held *Held `json:"-"` // that pair; the caller must end it
 }

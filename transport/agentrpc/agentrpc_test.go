@@ -72,6 +72,13 @@ func (f *fake) Warm(context.Context) (WarmResponse, error) {
 	return WarmResponse{Files: 3, Bytes: 1 << 40, Took: time.Second}, f.note("Warm")
 }
 
+func (f *fake) Track(context.Context) error { return f.note("Track") }
+
+func (f *fake) Touched(_ context.Context, r TouchedRequest) (TouchedResponse, error) {
+	list := []TouchedFile{{Path: "a", Read: true}, {Path: "b"}}
+	return TouchedResponse{Files: list[min(r.First, 2):min(r.First+1, 2)], Partial: r.First == 1}, f.note("Touched %d", r.First)
+}
+
 var guestResponse = GuestResponse{Connected: true, Local: "192.168.0.2:1", Remote: "192.168.0.1:22", State: "connected"}
 
 // dial serves handle and returns the other end of its connection.
@@ -131,7 +138,13 @@ func TestRequests(t *testing.T) {
 	if err := c.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}
-	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch", "Warm", "Ping"}
+	if err := c.Track(ctx); err != nil {
+		t.Error(err)
+	}
+	if list, partial, err := c.Touched(ctx); err != nil || !partial || !reflect.DeepEqual(list, []TouchedFile{{Path: "a", Read: true}, {Path: "b"}}) {
+		t.Errorf("touched: %+v, %v, %v", list, partial, err)
+	}
+	want := []string{"Hello 1, seed of 32", "Attach {Shares:[nixstore xchg]}", "Guest {Wait:3s}", "Sync", "Quiesce", "Info", "Watch", "Warm", "Ping", "Track", "Touched 0", "Touched 1", "Touched 2"}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !reflect.DeepEqual(f.asked, want) {
@@ -154,6 +167,8 @@ func TestRequestsFail(t *testing.T) {
 		"watch":   func() error { _, err := c.Watch(ctx); return err },
 		"ping":    func() error { return c.Ping(ctx) },
 		"warm":    func() error { _, err := c.Warm(ctx); return err },
+		"track":   func() error { return c.Track(ctx) },
+		"touched": func() error { _, _, err := c.Touched(ctx); return err },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk: ") {

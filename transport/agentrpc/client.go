@@ -86,6 +86,26 @@ func (c *Client) Watch(ctx context.Context) (WatchResponse, error) {
 	return r, c.call(ctx, OpWatch, nil, &r)
 }
 
+// Track has the controller agent note which files of the store are opened and read.
+func (c *Client) Track(ctx context.Context) error { return c.call(ctx, OpTrack, nil, nil) }
+
+// Touched returns what was noted since Track, and whether some of it is missing.
+func (c *Client) Touched(ctx context.Context) (list []TouchedFile, partial bool, err error) {
+	for {
+		var r TouchedResponse
+		if err := c.call(ctx, OpTouched, TouchedRequest{First: len(list)}, &r); err != nil {
+			return nil, false, err
+		}
+		partial = partial || r.Partial
+		if len(r.Files) == 0 {
+			return list, partial, nil
+		}
+		if list = append(list, r.Files...); len(list) > MaxTouched {
+			return nil, false, fmt.Errorf("the controller agent tells of more than %d files: %w", MaxTouched, syscall.EPROTO)
+		}
+	}
+}
+
 // Warm has everything that the share nixstore has read into the controller's caches.
 func (c *Client) Warm(ctx context.Context) (WarmResponse, error) {
 	var r WarmResponse
@@ -106,6 +126,8 @@ type Handler interface {
 	Watch(ctx context.Context) (WatchResponse, error)
 	Warm(ctx context.Context) (WarmResponse, error)
 	Ping(ctx context.Context) error
+	Track(ctx context.Context) error
+	Touched(ctx context.Context, r TouchedRequest) (TouchedResponse, error)
 }
 
 // Dispatch is the rpc.Handler that serves h.
@@ -130,6 +152,10 @@ func Dispatch(h Handler) rpc.Handler {
 			return answer(ctx, nil, resp, func(ctx context.Context, _ struct{}) (WarmResponse, error) { return h.Warm(ctx) })
 		case OpPing:
 			return h.Ping(ctx)
+		case OpTrack:
+			return h.Track(ctx)
+		case OpTouched:
+			return answer(ctx, body, resp, h.Touched)
 		default:
 			return syscall.EOPNOTSUPP
 		}

@@ -35,8 +35,13 @@ func (h *idle) Sync(context.Context) error                 { h.asked++; return n
 func (h *idle) Quiesce(context.Context) error              { h.asked++; return nil }
 func (h *idle) Info(context.Context) (InfoResponse, error) { h.asked++; return InfoResponse{}, nil }
 
-func (h *idle) Ping(context.Context) error                         { h.asked++; return nil }
-func (h *idle) Warm(context.Context) (WarmResponse, error)         { h.asked++; return WarmResponse{}, nil }
+func (h *idle) Ping(context.Context) error                 { h.asked++; return nil }
+func (h *idle) Warm(context.Context) (WarmResponse, error) { h.asked++; return WarmResponse{}, nil }
+func (h *idle) Track(context.Context) error                { h.asked++; return nil }
+func (h *idle) Touched(context.Context, TouchedRequest) (r TouchedResponse, err error) {
+	h.asked++
+	return r, nil
+}
 func (h *idle) Watch(context.Context) (r WatchResponse, err error) { h.asked++; return r, nil }
 
 // FuzzDispatch: a request is carried out once, or refused with EPROTO or EOPNOTSUPP and
@@ -47,6 +52,7 @@ func FuzzDispatch(f *testing.F) {
 	f.Add(OpGuest, []byte(`{"wait":-1}`))
 	f.Add(OpGuest, []byte(`{"wait":1e999}`))
 	f.Add(OpSync, []byte(`no JSON`))
+	f.Add(OpTouched, []byte(`{"first":-1}`))
 	f.Add(OpInfo, []byte(nil))
 	f.Add(OpWatch, []byte(`[`))
 	f.Add(uint16(999), []byte(`{}`))

@@ -25,13 +25,16 @@ const (
 	OpWatch                     // nothing -> WatchResponse, when there is something to tell
 	OpWarm                      // nothing -> WarmResponse
 	OpPing                      // nothing -> nothing, when the guest's SSH server has answered
+	OpTrack                     // nothing -> nothing; from now on it is noted which files are opened and read
+	OpTouched                   // TouchedRequest -> TouchedResponse
 )
 
 // OpName is what an operation is called in docs/protocol.md; "" if there is none.
 func OpName(op uint16) string {
 	names := [...]string{
 		OpHello: "hello", OpAttach: "attach", OpGuest: "guest", OpSync: "sync",
-		OpQuiesce: "quiesce", OpInfo: "info", OpWatch: "watch", OpWarm: "warm",
+		OpQuiesce: "quiesce", OpInfo: "info", OpWatch: "watch", OpWarm: "warm", OpPing: "ping",
+		OpTrack: "track", OpTouched: "touched",
 	}
 	if int(op) >= len(names) {
 		return ""
@@ -87,6 +90,40 @@ type WarmResponse struct {
 	Files int           `json:"files"`
 	Bytes int64         `json:"bytes"`
 	Took  time.Duration `json:"took_ns"`
+}
+
+// TouchedRequest asks which files of the store have been touched since OpTrack, from the
+// one with this number on: a long list comes in parts. The list is made anew for 0.
+type TouchedRequest struct {
+	First int `json:"first"`
+}
+
+// TouchedResponse is a part of the list; an empty one is the end.
+type TouchedResponse struct {
+	Files []TouchedFile `json:"files"`
+	// Partial is set if there were more than can be noted.
+	Partial bool `json:"partial,omitempty"`
+}
+
+// A TouchedFile was opened below the store directory; package touched of the controller
+// agent says what that means.
+type TouchedFile struct {
+	Path string `json:"path"`
+	Read bool   `json:"read,omitempty"`
+}
+
+// MaxTouched bounds the files that a host agent takes.
+const MaxTouched = 1 << 20
+
+// TouchedPart is how many of list, from the first on, fit into a response.
+func TouchedPart(list []TouchedFile) int {
+	room := MaxMessage / 8 // a byte becomes six at most in JSON
+	for i := range list {
+		if room -= len(list[i].Path) + 32; room < 0 {
+			return i
+		}
+	}
+	return len(list)
 }
 
 // WatchResponse tells what went wrong in the controller beside any request: smbd

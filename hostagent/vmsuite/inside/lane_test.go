@@ -36,6 +36,7 @@ type side struct {
 func (l lanes) storeDir() string {
 	return map[bool]string{false: store, true: "/tmp/wire-store"}[l.Wire]
 }
+
 func (l lanes) xchgDir() string { return map[bool]string{false: xchg, true: "/tmp/wire-xchg"}[l.Wire] }
 
 // noLane is a connection whose lane can't be seen.
