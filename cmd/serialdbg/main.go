@@ -65,7 +65,7 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{captureCommand, decodeCommand, statsCommand, pingCommand, lsCommand, statCommand, catCommand}
+	commands := []*cli.Command{captureCommand, decodeCommand, statsCommand, pingCommand, lsCommand, statCommand, catCommand, dissectorCommand}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 	}

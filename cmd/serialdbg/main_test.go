@@ -21,14 +21,23 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"serialdbg": 
 
 // TestScripts runs serialdbg beside a real `hostagent serve`, with serialdbg itself as
 // what is at the other end.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { scripts(t, "script") }
+
+// TestWireshark runs our dissector in tshark.
+func TestWireshark(t *testing.T) {
+	needs.Tool(t, "tshark")
+	scripts(t, "wireshark")
+}
+
+func scripts(t *testing.T, dir string) {
+	t.Helper()
 	bin := t.TempDir()
 	build := exec.Command(needs.Tool(t, "go"), "build", "-o", bin, "winvm/cmd/hostagent")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build, err, out)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: filepath.Join("testdata", "script"), RequireExplicitExec: true, RequireUniqueNames: true,
+		Dir: filepath.Join("testdata", dir), RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("HOME", env.WorkDir)
