@@ -10,6 +10,7 @@ import (
 
 	"winvm/hostagent"
 	"winvm/hostagent/event"
+	"winvm/hostagent/guest"
 	"winvm/hostagent/image"
 )
 
@@ -22,7 +23,7 @@ var imageCommand = &cli.Command{
 			Usage:     "install and suspend a guest; does nothing if that is done already",
 			ArgsUsage: "NAME",
 			Flags: append([]cli.Flag{
-				&cli.StringFlag{Name: "guest", Value: "wine", Usage: "guest `PROFILE`"},
+				&cli.StringFlag{Name: "guest", Value: guest.Default, Usage: "guest `PROFILE`; `hostagent guest list` lists them"},
 				&cli.IntFlag{Name: "memory", Usage: "`MIB` of the guest's memory (default: the profile's)"},
 				&cli.IntFlag{Name: "cpus", Usage: "`N` CPUs of the guest (default: the profile's)"},
 				&cli.BoolFlag{Name: "rebuild", Usage: "make the root file systems anew, from today's packages"},

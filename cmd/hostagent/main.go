@@ -144,7 +144,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: strict([]*cli.Command{
-			buildCommand, imageCommand, suspendCommand, shellCommand,
+			buildCommand, imageCommand, guestCommand, suspendCommand, shellCommand,
 			psCommand, killCommand, logsCommand, screenshotCommand, gcCommand,
 			serveCommand, doctorCommand, completionCommand,
 		}),

@@ -158,7 +158,7 @@ func (h *host) checkImages() []Check {
 		out = append(out, c)
 	}
 	if len(out) == 0 {
-		c := bad(Warn, "`hostagent image create "+guest.Names()[0]+"` makes one", "there is none yet")
+		c := bad(Warn, "`hostagent image create "+guest.Default+"` makes one", "there is none yet")
 		c.Name = "images"
 		out = append(out, c)
 	}

@@ -82,7 +82,7 @@ func (h *host) largest() (what string, mib int) {
 		}
 	}
 	if what == "" {
-		if p, err := guest.Find(guest.Names()[0]); err == nil {
+		if p, err := guest.Find(guest.Default); err == nil {
 			return "a new image", size(&image.Image{Meta: image.Meta{MemoryMiB: p.Machine.MemoryMiB}}, p)
 		}
 	}

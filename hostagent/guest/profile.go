@@ -5,70 +5,94 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"sort"
 	"strings"
-	"time"
 )
 
 // ErrUnknown is wrapped by the error for a profile that does not exist.
 var ErrUnknown = errors.New("no such guest profile")
 
-// A Profile says how one kind of guest is installed, started and driven.
-type Profile struct {
-	Name    string
-	Summary string
-	// Recipe names the recipe that builds the guest's disk (package recipe); ""
-	// is a guest that is installed from its vendor's medium.
-	Recipe string
+// Default is the profile that is taken if none is named.
+const Default = "wine"
 
-	Machine Machine
-	SSH     SSH
-	SMB     SMB
-	Drives  []Drive
+// A Profile says how one kind of guest is installed, started and driven. The YAML
+// names are those of the profiles' files.
+type Profile struct {
+	Name    string `yaml:"name" json:"name"`
+	Summary string `yaml:"summary" json:"summary"`
+	// Recipe names the recipe that builds the guest's disk (package recipe); ""
+	// is a guest that is installed from its vendor's medium, as Setup says.
+	Recipe string `yaml:"recipe,omitempty" json:"recipe,omitempty"`
+	Setup  *Setup `yaml:"setup,omitempty" json:"setup,omitempty"`
+
+	Machine Machine `yaml:"machine" json:"machine"`
+	SSH     SSH     `yaml:"ssh" json:"ssh"`
+	SMB     SMB     `yaml:"smb" json:"smb"`
+	Drives  []Drive `yaml:"drives" json:"drives"`
 
 	// RunnerPath is where winvm-run.exe is put on the guest's own disk.
-	RunnerPath string
+	RunnerPath string `yaml:"runner_path" json:"runner_path"`
 	// InstallRunner are commands that put it there from drive X:.
-	InstallRunner []string
+	InstallRunner []string `yaml:"install_runner" json:"install_runner"`
 	// WarmUp are the lines of a batch file that is run once before the suspend, as
 	// a build would be, so that what it loads is in memory at every revive.
-	WarmUp []string
+	WarmUp []string `yaml:"warm_up" json:"warm_up"`
 	// Settle is how long the guest has to leave the shares alone before the
 	// suspend, so that its SMB client believes nothing it has seen there: after a
 	// revive other files stand in the same place.
-	Settle time.Duration
+	Settle Duration `yaml:"settle" json:"settle"`
 	// ExitBits is how many bits of an exit code the guest's SSH server passes on:
 	// 32 for Windows, 8 where a Unix process stands in between. The whole code
 	// comes in the runner's file; the two are compared in these bits.
-	ExitBits int
+	ExitBits int `yaml:"exit_bits" json:"exit_bits"`
 }
 
 // Machine is the hardware a guest is made for. Memory and CPUs are defaults.
 type Machine struct {
-	MemoryMiB  int
-	MinMemory  int
-	CPUs       int
-	MaxCPUs    int
-	CPUModel   map[string]string // by accelerator
-	Append     string            // kernel command line, for guests that boot a kernel directly
-	VGAMemMiB  int
-	BootLimitS int // seconds until a boot without an SSH server is given up
+	MemoryMiB int               `yaml:"memory_mib" json:"memory_mib"`
+	MinMemory int               `yaml:"min_memory_mib" json:"min_memory_mib"`
+	CPUs      int               `yaml:"cpus" json:"cpus"`
+	MaxCPUs   int               `yaml:"max_cpus" json:"max_cpus"`
+	CPUModel  map[string]string `yaml:"cpu_model" json:"cpu_model"` // by accelerator
+	// Append is the kernel's command line, for guests that boot a kernel directly.
+	Append     string `yaml:"kernel_append,omitempty" json:"kernel_append,omitempty"`
+	BootLimitS int    `yaml:"boot_limit_s" json:"boot_limit_s"` // seconds until a boot without an SSH server is given up
+
+	// What follows is for guests with a disk of their own (Profile.Setup).
+	Firmware  string `yaml:"firmware,omitempty" json:"firmware,omitempty"`       // FirmwareBIOS or FirmwareUEFI
+	Disk      string `yaml:"disk,omitempty" json:"disk,omitempty"`               // DiskAHCI, DiskIDE or DiskVirtio
+	NIC       string `yaml:"nic,omitempty" json:"nic,omitempty"`                 // QEMU's name of the network adapter
+	VGAMemMiB int    `yaml:"vga_mem_mib,omitempty" json:"vga_mem_mib,omitempty"` // video memory
 }
+
+// What boots a guest with a disk.
+const (
+	FirmwareBIOS = "bios" // SeaBIOS
+	FirmwareUEFI = "uefi" // OVMF
+)
+
+// What a guest's disk hangs on.
+const (
+	DiskAHCI   = "ahci"   // of the machine type q35
+	DiskIDE    = "ide"    // of the machine type pc
+	DiskVirtio = "virtio" // needs a driver from --virtio-win while Windows is set up
+)
 
 // SSH says how commands get in.
 type SSH struct {
-	Port int
-	User string
+	Port int    `yaml:"port" json:"port"`
+	User string `yaml:"user" json:"user"`
 }
 
 // SMB says what the guest's SMB client speaks.
-type SMB struct{ MinProtocol string }
+type SMB struct {
+	MinProtocol string `yaml:"min_protocol" json:"min_protocol"`
+}
 
 // A Drive maps a letter to a directory of a share.
 type Drive struct {
-	Letter string // one of D to Z
-	Share  string // nixstore or xchg
-	Path   string // below the share, with '/', "" for all of it
+	Letter string `yaml:"letter" json:"letter"`                 // one of D to Z
+	Share  string `yaml:"share" json:"share"`                   // nixstore or xchg
+	Path   string `yaml:"path,omitempty" json:"path,omitempty"` // below the share, with '/', "" for all of it
 }
 
 // The addresses on the private link. It connects the two VMs of a pair and nothing
@@ -87,47 +111,6 @@ const (
 	ShareStore = "nixstore"
 	ShareXchg  = "xchg"
 )
-
-var profiles = map[string]Profile{"wine": wine}
-
-// Names lists the profiles.
-func Names() []string {
-	out := make([]string, 0, len(profiles))
-	for n := range profiles {
-		out = append(out, n)
-	}
-	sort.Strings(out)
-	return out
-}
-
-// Find returns the profile of that name.
-func Find(name string) (Profile, error) {
-	p, ok := profiles[name]
-	if !ok {
-		return Profile{}, fmt.Errorf("%w: %q (there are: %s)", ErrUnknown, name, strings.Join(Names(), ", "))
-	}
-	return p, p.Validate()
-}
-
-// Validate checks what the other packages rely on.
-func (p Profile) Validate() error {
-	var errs []error
-	if err := CheckDrives(p.Drives); err != nil {
-		errs = append(errs, err)
-	}
-	for _, share := range []string{ShareStore, ShareXchg} {
-		if _, ok := p.DriveOf(share); !ok {
-			errs = append(errs, fmt.Errorf("no drive maps the whole of share %s", share))
-		}
-	}
-	if p.ExitBits != 8 && p.ExitBits != 32 {
-		errs = append(errs, fmt.Errorf("exit codes of %d bits", p.ExitBits))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("guest profile %s: %w", p.Name, err)
-	}
-	return nil
-}
 
 // drivePath is what a drive's path is made of: nothing that a shell of the guest
 // or Windows reads in another way (store paths can have a '?', Windows can't).

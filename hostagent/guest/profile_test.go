@@ -112,10 +112,13 @@ func TestFindUnknown(t *testing.T) {
 }
 
 func TestValidateNeedsBothShares(t *testing.T) {
-	p := wine
+	p, err := Find("wine")
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.Drives = []Drive{{"S", ShareStore, "x"}, {"X", ShareXchg, ""}}
 	p.ExitBits = 16
-	err := p.Validate()
+	err = p.Validate()
 	for _, part := range []string{"guest profile wine", "no drive maps the whole of share nixstore", "16 bits"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("got %v, want %q in it", err, part)

@@ -78,6 +78,9 @@ func Install(ctx context.Context, c Config) (*image.Image, error) {
 		}
 		return i, c.sameAs(i)
 	}
+	if p.Setup != nil {
+		return nil, fmt.Errorf("guest %s is installed from its own medium, and this hostagent can't do that yet", p.Name)
+	}
 	mem, cpus := c.MemoryMiB, c.CPUs
 	if mem == 0 {
 		mem = p.Machine.MemoryMiB

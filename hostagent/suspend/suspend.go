@@ -204,7 +204,7 @@ func (a *attempt) prepare(ctx context.Context, p *pair.Pair) error {
 	if err := a.warm(ctx, s, store); err != nil {
 		return err
 	}
-	settled := time.NewTimer(a.profile.Settle)
+	settled := time.NewTimer(a.profile.Settle.Duration)
 	defer settled.Stop()
 	select {
 	case <-settled.C:
