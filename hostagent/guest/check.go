@@ -145,8 +145,9 @@ func (s *Setup) check(c *checker) {
 	for i, e := range s.Editions {
 		c.matches(fmt.Sprintf("setup.editions[%d]", i), e, word, "an edition's ID")
 	}
-	for i, e := range s.Markers {
-		c.matches(fmt.Sprintf("setup.markers[%d]", i), e, word, "a file's name")
+	for edition, file := range s.Markers {
+		c.matches("setup.markers", file, word, "a file's name")
+		c.oneOf("setup.markers", edition, s.Editions...)
 	}
 	if s.DriverDir != "" {
 		c.matches("setup.driver_dir", s.DriverDir, word, "a directory's name")
@@ -154,8 +155,8 @@ func (s *Setup) check(c *checker) {
 	switch s.Answer {
 	case WinntSIF:
 		c.oneOf("setup.kind", s.Kind, "xp", "2003")
-		if len(s.Markers) == 0 {
-			c.bad("setup.markers", "a medium without an image file is known by files in its root: want at least one")
+		if len(s.Markers) != len(s.Editions) {
+			c.bad("setup.markers", "a medium without an image file is known by files in its root: want one for each edition")
 		}
 		if s.BypassChecks {
 			c.bad("setup.bypass_checks", "is for autounattend.xml")

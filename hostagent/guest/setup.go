@@ -13,8 +13,8 @@ type Setup struct {
 	// MinBuild and MaxBuild bound the build number of the medium; 0 is no bound.
 	MinBuild int `yaml:"min_build,omitempty" json:"min_build,omitempty"`
 	MaxBuild int `yaml:"max_build,omitempty" json:"max_build,omitempty"`
-	// Markers are files in the root of a medium that has no image file.
-	Markers []string `yaml:"markers,omitempty" json:"markers,omitempty"`
+	// Markers are files in the root of a medium without an image file, by edition.
+	Markers map[string]string `yaml:"markers,omitempty" json:"markers,omitempty"`
 	// NeedsKey refuses an install without --product-key.
 	NeedsKey bool `yaml:"needs_key,omitempty" json:"needs_key,omitempty"`
 	// BypassChecks turns off what Windows 11 asks of the machine.
