@@ -86,7 +86,7 @@ func (b *behind) send(key nodeOfSession, p *pending) {
 		c := p.queue[0]
 		p.queue = p.queue[1:]
 		b.mu.Unlock()
-		err := b.f.room(key.s, 0, func() error {
+		err := b.f.room(key.s, 0, "", func() error {
 			_, err := key.s.tree.Write(key.s.ctx, c.h.id, c.off, c.data)
 			return err
 		})

@@ -20,7 +20,7 @@ func (f *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	}
 	before := f.asking()
 	var a fsrpc.Attr
-	err := f.room(s, in.NodeId, func() (err error) {
+	err := f.room(s, in.NodeId, name, func() (err error) {
 		a, err = s.tree.Lookup(s.ctx, n, name)
 		return err
 	})
@@ -60,7 +60,7 @@ func (f *FS) Forget(nodeid, count uint64) {
 func (f *FS) make(s *session, parent uint64, name string, out *fuse.EntryOut, op func() (fsrpc.Attr, error)) fuse.Status {
 	defer f.absent.making(dirOf(parent), name)()
 	var a fsrpc.Attr
-	err := f.room(s, parent, func() (err error) {
+	err := f.room(s, parent, name, func() (err error) {
 		a, err = op()
 		return err
 	})

@@ -36,7 +36,7 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	before := f.asking()
 	var a fsrpc.Attr
 	var h fsrpc.HandleID
-	err := f.room(s, in.NodeId, func() (err error) {
+	err := f.room(s, in.NodeId, name, func() (err error) {
 		a, h, err = s.tree.Create(s.ctx, n, name, f.openFlags(in.Flags), in.Mode&0o7777)
 		return err
 	})
@@ -142,11 +142,11 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 			return 0, h.s.status(err)
 		}
 		defer f.release(h.s, id)
-		err = f.room(h.s, in.NodeId, write)
+		err = f.room(h.s, in.NodeId, "", write)
 	} else if in.Flags&unix.O_APPEND != 0 {
 		err = write() // what a failed append left there may be appended once only
 	} else {
-		err = f.room(h.s, in.NodeId, write)
+		err = f.room(h.s, in.NodeId, "", write)
 	}
 	f.changes.mark(nodeOf(in.NodeId))
 	if err != nil {
@@ -204,7 +204,7 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return st
 	}
 	f.behind.drain(h.s, h.node)
-	err := f.room(h.s, in.NodeId, func() error {
+	err := f.room(h.s, in.NodeId, "", func() error {
 		return h.s.tree.Fallocate(h.s.ctx, h.id, in.Mode, in.Offset, in.Length)
 	})
 	f.changes.mark(nodeOf(in.NodeId))

@@ -91,7 +91,8 @@ type FS struct {
 	maxNodes   int                     // how many of them it may have
 	looked     int                     // references it took since the last reclaim
 	reclaiming bool
-	work       sync.WaitGroup // of reclaim
+	turnedAway map[string]time.Time // names in the root, and when they were told ESTALE for want of nodes
+	work       sync.WaitGroup       // of reclaim
 }
 
 var _ fuse.RawFileSystem = (*FS)(nil)

@@ -19,6 +19,10 @@ const (
 	spaceTries, nodeTries, rootTries = 2, 20, 5
 	// leastNodes is the lowest limit of nodes that is learned from the host.
 	leastNodes = 16
+	// turnedAwayFor is for how long, and maxTurnedAway of how many names, it is remembered
+	// that they were told ESTALE, at which the kernel asks again at once.
+	turnedAwayFor = time.Second
+	maxTurnedAway = 1 << 10
 )
 
 // room runs op, again if there is no room on the host and may be some soon.
@@ -33,25 +37,28 @@ const (
 // a one returns ESTALE instead of waiting, at which the kernel walks the path again,
 // once. By then at least one name has been forgotten, since who waits for the lock is
 // served in turn; but what the kernel has to say of it may still be on its way here,
-// and that needs no lock. So the second time is worth a wait.
-func (f *FS) room(s *session, parent uint64, op func() error) error {
+// and that needs no lock. So the second time is worth a wait; if that was in vain it is
+// ENFILE, since an ESTALE would be the program's.
+func (f *FS) room(s *session, parent uint64, name string, op func() error) error {
 	err := op()
-	tries, full, again := 0, false, false
-	if errors.Is(err, syscall.ENFILE) {
-		full, again = f.full()
-	}
+	tries, away := 0, false
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		tries = spaceTries
-	case !full:
-	case parent == fuse.FUSE_ROOT_ID && !again:
-		return syscall.ESTALE
-	case parent == fuse.FUSE_ROOT_ID:
-		tries = rootTries
-	default:
-		tries = nodeTries
+	case errors.Is(err, syscall.ENFILE):
+		forgetting, already := f.full()
+		switch {
+		case !forgetting:
+		case parent != fuse.FUSE_ROOT_ID:
+			tries = nodeTries
+		default:
+			away, tries = f.turnAway(name), rootTries
+			if away && !already {
+				return syscall.ESTALE
+			}
+		}
 	}
 	for ; tries > 0 && err != nil; tries-- {
 		if sleep(s.ctx, roomDelay) != nil {
@@ -60,10 +67,27 @@ func (f *FS) room(s *session, parent uint64, op func() error) error {
 		f.forgets.flush()
 		err = op()
 	}
-	if full && parent == fuse.FUSE_ROOT_ID && errors.Is(err, syscall.ENFILE) {
+	if away && errors.Is(err, syscall.ENFILE) {
 		return syscall.ESTALE
 	}
 	return err
+}
+
+// turnAway reports whether a request about a name in the root may be told ESTALE: not if that
+// was done a moment ago, since the kernel asks again once only.
+func (f *FS) turnAway(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if at, ok := f.turnedAway[name]; ok && now.Sub(at) < turnedAwayFor {
+		delete(f.turnedAway, name) // who comes next is another one
+		return false
+	}
+	if f.turnedAway == nil || len(f.turnedAway) >= maxTurnedAway {
+		f.turnedAway = map[string]time.Time{}
+	}
+	f.turnedAway[name] = now
+	return true
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -361,7 +361,7 @@ func TestFewNodes(t *testing.T) {
 	defer few.Close()
 	m := newMount(t, xchgfs.Config{})
 	m.SetTree(few)
-	n := 0
+	n, full := 0, 0
 	err = filepath.WalkDir(m.Dir(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -371,15 +371,69 @@ func TestFewNodes(t *testing.T) {
 		// docs/semantics.md: at the host's limit a name in the share's top directory may
 		// have to be asked for more than once.
 		for range 100 {
-			if _, err := os.Stat(path); !errors.Is(err, unix.ESTALE) {
+			_, err := os.Stat(path)
+			if errors.Is(err, unix.ESTALE) {
+				t.Errorf("%s: %v", rel, err)
+			}
+			if !errors.Is(err, unix.ENFILE) {
 				break
 			}
+			full++
 		}
 		wantRead(t, path, rel)
 		return nil
 	})
 	if err != nil || n != 2*dirs*files {
 		t.Errorf("%d files, %v", n, err)
+	}
+	t.Logf("ENFILE %d times", full)
+}
+
+// What the host holds is in use, so nothing can be forgotten: the error says so, also for names
+// in the root, and it passes.
+func TestNoNodesLeft(t *testing.T) {
+	const files = 60
+	tree, host := newTree(t)
+	_ = tree.Close()
+	name := func(i int) string { return fmt.Sprintf("f%02d", i) }
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(host, name(i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	few, err := hostfs.New(hostfs.Config{Root: host, MaxNodes: files / 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer few.Close()
+	m := newMount(t, xchgfs.Config{})
+	m.SetTree(few)
+	var open []*os.File
+	for i := range files {
+		f, err := os.Open(filepath.Join(m.Dir(), name(i)))
+		if err == nil {
+			open = append(open, f)
+		} else {
+			wantErr(t, err, "open of "+name(i), unix.ENFILE)
+		}
+	}
+	if len(open) < files/3 || len(open) >= files/2 {
+		t.Errorf("%d of %d files could be opened", len(open), files)
+	}
+	for _, f := range open {
+		_ = f.Close()
+	}
+	for i := range files {
+		for deadline := time.Now().Add(5 * time.Second); ; {
+			_, err := os.Stat(filepath.Join(m.Dir(), name(i)))
+			if err == nil {
+				break
+			}
+			wantErr(t, err, "stat of "+name(i), unix.ENFILE)
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v for 5 s", name(i), err)
+			}
+		}
 	}
 }
 
