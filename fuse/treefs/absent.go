@@ -77,6 +77,20 @@ func (a *absent) add(dir fsrpc.NodeID, name string) {
 	}
 }
 
+// listed notes names that a listing has shown: a program that asks for one of them next must
+// not be told that it isn't there, though it was made on the host since the names were fetched.
+func (a *absent) listed(s *session, dir fsrpc.NodeID, entries []fsrpc.DirEntry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.dirs[dir]
+	if n == nil || n.names == nil || a.s != s {
+		return
+	}
+	for i := range entries {
+		n.add(entries[i].Name)
+	}
+}
+
 // empty notes that a directory was made through the mount at that time.
 func (a *absent) empty(s *session, dir fsrpc.NodeID, begun time.Time) {
 	a.mu.Lock()

@@ -245,6 +245,7 @@ func (d *dir) fetch(attrs bool) fuse.Status {
 			d.f.forgets.add(d.s, e.Attr.Node, 1)
 		}
 	}
+	d.f.absent.listed(d.s, dirOf(d.nodeid), good)
 	if d.entries = good; len(good) > 0 {
 		last.off = off // this piece can be fetched again
 	}

@@ -283,3 +283,33 @@ func TestAbsentNames(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What a listing has shown is found, though the directory was known to lack it a moment ago.
+func TestListedNamesFound(t *testing.T) {
+	const files = 1000 // more than come with their attributes
+	tree, host := newTree(t)
+	m := newMount(t, xchgfs.Config{EntryTimeout: time.Minute})
+	m.SetTree(tree)
+	d := filepath.Join(m.Dir(), "d")
+	if err := os.Mkdir(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(host, "d", fmt.Sprintf("made on the host %d", i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := os.ReadDir(d)
+	if err != nil || len(list) != files {
+		t.Fatalf("%d names, %v", len(list), err)
+	}
+	missing := 0
+	for _, e := range list {
+		if _, err := os.Lstat(filepath.Join(d, e.Name())); err != nil {
+			missing++
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d names of %d that were listed aren't found", missing, files)
+	}
+}
