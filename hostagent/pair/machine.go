@@ -57,6 +57,7 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	controller.HostCPU = host
 	controller.Memory.MiB = i.ControllerMemory()
 	controller.Append = controllerAppend
+	controller.TranslationMiB = controllerTranslationMiB
 	controller.NIC = &qemu.NIC{MAC: guest.ControllerMAC}
 	controller.Ports = []qemu.Port{{Name: Port}}
 	if laneMiB > 0 {
@@ -72,15 +73,24 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	windows.Append = p.Machine.Append
 	windows.NIC = &qemu.NIC{MAC: guest.GuestMAC}
 	windows.VGAMemMiB = screenMiB
+	windows.TranslationMiB = guestTranslationMiB
 	return controller, windows
 }
 
 // controllerCPU is the controller's CPU model by accelerator.
 var controllerCPU = map[string]string{"tcg": "qemu64", "kvm": "host"}
 
-// overheadMiB is what both QEMUs take beside the VMs' memory: mostly what TCG has
-// translated: an assumption, well above what docs/reliability.md measured of waiting pairs.
-const overheadMiB = 256
+// What TCG may keep of the code it has translated. Without a bound it is 1 GiB. A few
+// compilations fill 160 MiB of the guest's, and take no longer with 128; 32 were slower.
+const (
+	controllerTranslationMiB = 64
+	guestTranslationMiB      = 128
+)
+
+// overheadMiB is what both QEMUs and the host agent take beside the VMs' memory: the
+// translated code, and 56, 34 and 12 MiB that were measured of guest, controller and host
+// agent (docs/performance.md), and a fifth more.
+const overheadMiB = (guestTranslationMiB + controllerTranslationMiB + 56 + 34 + 12) * 6 / 5
 
 // MemoryNeed is what a revived pair can come to take of the host's memory, in bytes,
 // when both VMs have touched all of theirs.
