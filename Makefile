@@ -32,7 +32,7 @@ SUSPENDS ?= 200
 BENCH ?= .
 COUNT ?= 5
 
-.PHONY: all build lint test bench bench-wake microbench soak soak-share demo clean setup fmt fuzz cover help
+.PHONY: all build man lint test bench bench-wake microbench soak soak-share demo clean setup fmt fuzz cover help
 
 all: build lint test ## build, lint and test
 
@@ -50,6 +50,10 @@ build: setup $(LIBEXEC)/winvm-run.exe ## build the commands and the files that i
 	@mkdir -p $(BIN) $(LIBEXEC)
 	@$(WITH) $(GO_BUILD) -o $(BIN)/ $(COMMANDS)
 	@install -m 0755 $(BIN)/controlleragent $(LIBEXEC)/controlleragent
+
+man: build ## make the manual pages, in build/share/man
+	@mkdir -p build/share/man/man1
+	@for c in hostagent serialdbg; do $(BIN)/$$c man >build/share/man/man1/$$c.1; done
 
 lint: setup ## run every linter
 	@$(WITH) tools/setup/lint.sh

@@ -65,7 +65,11 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{captureCommand, decodeCommand, statsCommand, pingCommand, lsCommand, statCommand, catCommand, dissectorCommand}
+	commands := []*cli.Command{
+		captureCommand, decodeCommand, statsCommand, replayCommand,
+		pingCommand, benchCommand, respondCommand, lsCommand, statCommand, catCommand, attachCommand,
+		dissectorCommand, manCommand,
+	}
 	for _, c := range commands {
 		c.OnUsageError = usageError
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -48,6 +50,7 @@ func scripts(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"listening": listening, "mute": mute, "otheruser": otherUser, "terminate": terminate, "truncate": truncate, "patch": patch,
+			"listening-file": awaitFile, "echoing": echoing,
 		},
 	})
 }
@@ -62,6 +65,33 @@ func listening(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%v", err)
 		}
 	}
+}
+
+// listening-file SOCKET waits until the socket is there: who listens takes one connection.
+func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		} else if time.Since(begin) > 20*time.Second {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+// echoing SOCKET listens, answers a line with itself in brackets, and hangs up.
+func echoing(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("unix", ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		_, _ = io.WriteString(conn, "["+strings.TrimSpace(line)+"]\n")
+	}()
 }
 
 // mute SOCKET listens, and never says anything.

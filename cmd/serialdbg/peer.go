@@ -34,6 +34,7 @@ type peer struct {
 	self mux.Side
 	raw  []time.Duration // from our resync records to the answers
 	ep   *mux.Endpoint
+	link mux.Link
 }
 
 func (p *peer) close() {
@@ -109,7 +110,7 @@ func begin(ctx context.Context, link mux.Link, front []byte, self mux.Side) (*pe
 	if err != nil {
 		return nil, errors.Join(err, link.Close())
 	}
-	p := &peer{self: self, ep: ep}
+	p := &peer{self: self, ep: ep, link: link}
 	if self == mux.SideHost {
 		p.Session, err = ep.Dial(ctx)
 	} else {

@@ -69,6 +69,9 @@ func DescribeRequest(op uint16, body []byte, inSlot int) ([]Field, error) {
 		v, k, err := getAttach(wire.NewDecoder(body))
 		return []Field{{"version", v}, {"kind", k.String()}}, err
 	}
+	if OpName(op) == "" {
+		return nil, nil // a newer peer's: it is the other side that says so
+	}
 	if inSlot > MaxData {
 		return nil, wire.Malformed("%d bytes in a slot", inSlot)
 	}

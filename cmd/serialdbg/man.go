@@ -1,0 +1,25 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+)
+
+var manCommand = &cli.Command{
+	Name:        "man",
+	Usage:       "print the manual page, made of the commands' help",
+	Description: `To read it: serialdbg man | man -l -`,
+	Action: func(c *cli.Context) error {
+		if c.Args().Present() {
+			return fmt.Errorf("man takes no arguments; it was given %q", c.Args().First())
+		}
+		page, err := c.App.ToManWithSection(1)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(c.App.Writer, page)
+		return err
+	},
+}
