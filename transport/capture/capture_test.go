@@ -12,14 +12,17 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"winvm/transport/capture"
 	"winvm/transport/mux"
+	"winvm/transport/needs"
 	"winvm/transport/virtioserial"
 )
 
@@ -342,6 +345,39 @@ func TestTapRefused(t *testing.T) {
 	defer a.Close()
 	if _, err := capture.Listen(t.Context(), path, mux.SideHost); !errors.Is(err, virtioserial.ErrInUse) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whoever gets past the socket's mode as another user is sent away.
+func TestTapOtherUser(t *testing.T) {
+	needs.Root(t)
+	path := filepath.Join(t.TempDir(), "debug")
+	tap, err := capture.Listen(t.Context(), path, mux.SideHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	for uid, welcome := range map[uintptr]bool{0: true, 65534: false} {
+		got := make(chan int, 1)
+		go func() { // as another user; the thread is used for nothing else
+			runtime.LockOSThread()
+			same := ^uintptr(0)
+			_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uid, same)
+			_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0) // the way to the socket is root's
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+			}
+			if errno != 0 || err != nil {
+				t.Errorf("uid %d: %v, %v", uid, errno, err)
+			}
+			n, _ := unix.Read(fd, make([]byte, 4))
+			_ = unix.Close(fd)
+			got <- n
+		}()
+		if n := <-got; (n > 0) != welcome {
+			t.Errorf("uid %d has got %d bytes", uid, n)
+		}
 	}
 }
 
