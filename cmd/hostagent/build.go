@@ -27,7 +27,10 @@ to %out% becomes --out if it exits with 0, and not otherwise.
 
 Exit status: the command's own; 1 if that does not fit 0-255; 124 timed out,
 125 the host agent failed, 126 the command can't be run, 127 it was not found.
-With --check: 123 if the outputs of two builds differ. --out is the first's.`,
+With --check: 123 if the outputs of two builds differ. --out is the first's.
+
+As the builder of a Nix derivation it needs no flags, and, if lib.nix has made the
+derivation, no command: docs/nix.md.`,
 	Flags: []cli.Flag{
 		&cli.StringFlag{Name: "image", Value: "wine", EnvVars: []string{"WINVM_IMAGE"}, Usage: "`NAME` of the image"},
 		&cli.StringFlag{Name: "store", Value: build.DefaultStore, Usage: "store `DIR`"},
@@ -59,6 +62,13 @@ func runBuild(c *cli.Context) error {
 	h, err := newHost(c)
 	if err != nil {
 		return err
+	}
+	nix, err := nixBuild(c)
+	if err != nil {
+		return err
+	}
+	if nix != nil {
+		return runNixBuild(c, h, nix)
 	}
 	keeps := c.Bool("keep-failed") && c.Duration("keep-for") > 0
 	keeper, ctx, err := asKeeper(c.Context)

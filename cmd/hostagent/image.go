@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -12,6 +13,7 @@ import (
 	"winvm/hostagent/event"
 	"winvm/hostagent/guest"
 	"winvm/hostagent/image"
+	"winvm/hostagent/nixbuild"
 )
 
 var imageCommand = &cli.Command{
@@ -33,6 +35,7 @@ var imageCommand = &cli.Command{
 		{Name: "list", Usage: "list the images", Action: listImages},
 		{Name: "show", Usage: "show what an image is", ArgsUsage: "NAME", Action: showImage},
 		{Name: "verify", Usage: "compare every file of an image with its digest", ArgsUsage: "NAME", Action: verifyImage},
+		{Name: "export", Usage: "write a suspended image to a directory, for Nix builds", ArgsUsage: "NAME DIR", Action: exportImage},
 		{Name: "remove", Usage: "remove an image", ArgsUsage: "NAME", Action: removeImage},
 	},
 }
@@ -50,6 +53,13 @@ func createImage(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if nixbuild.Detect(os.Getenv) {
+		end, err := nixImageHost(h)
+		defer end()
+		if err != nil {
+			return err
+		}
+	}
 	i, err := h.CreateImage(c.Context, hostagent.CreateOptions{
 		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"),
 		SuspendOptions: o,
@@ -57,8 +67,39 @@ func createImage(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if nixbuild.Detect(os.Getenv) {
+		if i, err = h.Images().Load(name); err == nil {
+			err = i.Export(c.Context, os.Getenv("out"))
+		}
+		if err != nil {
+			return err
+		}
+	}
 	h.Report.Result(event.KindResult, i.Meta, "")
 	return nil
+}
+
+func exportImage(c *cli.Context) error {
+	if c.NArg() != 2 {
+		return fmt.Errorf("hostagent image export takes two arguments, the image's NAME and a DIR that does not exist yet; it was given %d", c.NArg())
+	}
+	h, err := newHost(c)
+	if err != nil {
+		return err
+	}
+	i, err := h.Images().Load(c.Args().First())
+	if err != nil {
+		return err
+	}
+	unlock, err := h.Images().LockShared(c.Context, i.Name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if i, err = h.Images().Load(i.Name); err != nil { // a suspend may have been at work until now
+		return err
+	}
+	return i.Export(c.Context, c.Args().Get(1))
 }
 
 func listImages(c *cli.Context) error {

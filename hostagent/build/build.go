@@ -207,8 +207,10 @@ func (b *build) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.closure, err = nixstore.Closure(ctx, b.StoreDir, inputs); err != nil {
-		return err
+	if !b.NoInputs {
+		if b.closure, err = nixstore.Closure(ctx, b.StoreDir, inputs); err != nil {
+			return err
+		}
 	}
 	if b.run, err = rundir.New(b.StateDir); err != nil {
 		return err
@@ -276,11 +278,13 @@ func (b *build) scan(ctx context.Context) (err error) {
 	if b.store, err = nixstore.Open(ctx, b.StoreDir, b.closure, b.Manifests, b.Log); err != nil {
 		return err
 	}
-	if err := checkClash(b.outName(), b.store.Names()); err != nil {
-		return err
+	for _, name := range b.outNames() {
+		if err := checkClash(name, b.store.Names()); err != nil {
+			return err
+		}
 	}
 	b.preflight()
-	if b.outputs, err = hostfs.New(hostfs.Config{Root: b.staging, Names: []string{b.outName()}, Logger: b.Log}); err != nil {
+	if b.outputs, err = hostfs.New(hostfs.Config{Root: b.staging, Names: b.outNames(), Logger: b.Log}); err != nil {
 		return err
 	}
 	b.xchg, err = hostfs.New(hostfs.Config{Root: b.xchgDir, Logger: b.Log})

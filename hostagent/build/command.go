@@ -20,11 +20,11 @@ import (
 
 // makeJob makes the directory for the exit file, and what winvm-run.exe is told.
 func (b *build) makeJob() ([]byte, error) {
-	j := job.Job{
-		Dir:  b.Dir,
-		Args: b.Args,
-		Env:  append([]string{"out=" + b.profile.StorePath(b.outName())}, b.Env...),
+	j := job.Job{Dir: b.Dir, Args: b.Args}
+	for _, o := range b.allOutputs() {
+		j.Env = append(j.Env, o.Var+"="+b.profile.StorePath(o.name()))
 	}
+	j.Env = append(j.Env, b.Env...)
 	data, err := j.Encode()
 	if err != nil {
 		return nil, &Error{Status: StatusCantRun, Err: err}
@@ -232,19 +232,27 @@ func (b *build) collect(exit job.Exit) error {
 	return err
 }
 
-// moveOutput gives the output its place, whole or not at all.
+// moveOutput gives the outputs their places, all of them whole or none.
 func (b *build) moveOutput() error {
 	if b.Out == "" {
 		return nil
 	}
-	made := filepath.Join(b.staging, b.outName())
-	if _, err := os.Lstat(made); errors.Is(err, os.ErrNotExist) {
-		b.result.ExitCode = nil
-		return failed("the command succeeded but left no output: nothing was written to $out, %s in the guest", b.profile.StorePath(b.outName()))
+	outputs := b.allOutputs()
+	for _, o := range outputs {
+		if _, err := os.Lstat(filepath.Join(b.staging, o.name())); errors.Is(err, os.ErrNotExist) {
+			b.result.ExitCode = nil
+			return failed("the command succeeded but left no output: nothing was written to $%s, %s in the guest", o.Var, b.profile.StorePath(o.name()))
+		}
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, b.Out, unix.RENAME_NOREPLACE)
-	if err != nil {
-		return failed("moving the output to %s: %w", b.Out, err)
+	for i, o := range outputs {
+		err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(b.staging, o.name()), unix.AT_FDCWD, o.Path, unix.RENAME_NOREPLACE)
+		if err == nil {
+			continue
+		}
+		for _, done := range outputs[:i] {
+			err = errors.Join(err, os.Rename(done.Path, filepath.Join(b.staging, done.name())))
+		}
+		return failed("moving the output to %s: %w", o.Path, err)
 	}
 	b.result.Out = b.Out
 	return nil

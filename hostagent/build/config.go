@@ -26,11 +26,15 @@ type Config struct {
 	StoreDir  string          // "" = /nix/store
 	Manifests *manifest.Cache // of store paths; nil = none
 	Inputs    []string        // empty = all of StoreDir
+	NoInputs  bool            // nothing of StoreDir
 	Out       string          // "" = outputs are thrown away
-	Xchg      string          // "" = a directory of the build's own
-	Env       []string        // K=V or K
-	Dir       string          // in the guest; "" = the profile's
-	Args      []string
+	// Outputs are what is to be made if it is more than one thing, or one that is not
+	// called "out": all in one directory. Out is then the first one's path.
+	Outputs []Output
+	Xchg    string   // "" = a directory of the build's own
+	Env     []string // K=V or K
+	Dir     string   // in the guest; "" = the profile's
+	Args    []string
 
 	Timeout    time.Duration // 0 = none
 	MaxSilent  time.Duration // 0 = none
@@ -63,29 +67,66 @@ type Config struct {
 // DefaultStore is the store directory where Nix has it.
 const DefaultStore = "/nix/store"
 
+// An Output is one of the things that a command has to leave: the variable that
+// tells it where in the guest, and the path on the host.
+type Output struct{ Var, Path string }
+
 // defaultOutName is what $out is called without --out.
 const defaultOutName = "out"
 
-// outName is the name of the output below the store directory, as the guest
-// sees it.
-func (c *Config) outName() string {
-	if c.Out == "" {
-		return defaultOutName
+// allOutputs are what the command has to leave. Without --out it may leave something, and
+// that output has no path.
+func (c *Config) allOutputs() []Output {
+	if len(c.Outputs) == 0 {
+		return []Output{{Var: "out", Path: c.Out}}
 	}
-	return filepath.Base(c.Out)
+	return c.Outputs
 }
 
-// checkOut makes the output's path absolute and says early what would go wrong
+// name is the output's name below the store directory, as the guest sees it.
+func (o Output) name() string {
+	if o.Path == "" {
+		return defaultOutName
+	}
+	return filepath.Base(o.Path)
+}
+
+// outNames are the names of all outputs.
+func (c *Config) outNames() []string {
+	var names []string
+	for _, o := range c.allOutputs() {
+		names = append(names, o.name())
+	}
+	return names
+}
+
+// checkOut makes the outputs' paths absolute and says early what would go wrong
 // at the end.
 func (c *Config) checkOut() error {
+	for i := range c.Outputs {
+		if err := checkOut(&c.Outputs[i].Path); err != nil {
+			return err
+		}
+		if filepath.Dir(c.Outputs[i].Path) != filepath.Dir(c.Outputs[0].Path) {
+			return fmt.Errorf("outputs %s and %s: all outputs have to be in one directory", c.Outputs[0].Path, c.Outputs[i].Path)
+		}
+	}
+	if len(c.Outputs) > 0 {
+		c.Out = c.Outputs[0].Path
+		return nil
+	}
 	if c.Out == "" {
 		return nil
 	}
-	abs, err := filepath.Abs(c.Out)
+	return checkOut(&c.Out)
+}
+
+func checkOut(path *string) error {
+	abs, err := filepath.Abs(*path)
 	if err != nil {
 		return err
 	}
-	c.Out = abs
+	*path = abs
 	if _, err := os.Lstat(abs); err == nil {
 		return fmt.Errorf("--out %s exists already: remove it or choose another path", abs)
 	} else if !errors.Is(err, fs.ErrNotExist) {
