@@ -146,7 +146,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: strict([]*cli.Command{
 			buildCommand, imageCommand, guestCommand, suspendCommand, shellCommand,
 			psCommand, killCommand, logsCommand, screenshotCommand, gcCommand,
-			serveCommand, doctorCommand, completionCommand, manCommand, nixInputsCommand,
+			serveCommand, doctorCommand, completionCommand, manCommand, machinesCommand, nixInputsCommand,
 		}),
 	}
 }
