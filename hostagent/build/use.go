@@ -37,8 +37,10 @@ func (b *build) tellUse(ctx context.Context) error {
 		return fmt.Errorf("asking what the build has read: %w", err)
 	}
 	r := usage.New(b.StoreDir, b.store.Manifests(), list, partial)
-	if err := r.AddWritten(filepath.Join(b.staging, b.outName())); err != nil {
-		return fmt.Errorf("report of what was written: %w", err)
+	for _, name := range b.outNames() {
+		if err := r.AddWritten(filepath.Join(b.staging, name)); err != nil {
+			return fmt.Errorf("report of what was written: %w", err)
+		}
 	}
 	b.result.Use = &r
 	if b.ReportDir == "" {
