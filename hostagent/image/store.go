@@ -186,6 +186,24 @@ func Describe(path string) (File, error) {
 // Remove removes an image. Builds that have started from it go on: their QEMUs
 // hold the files open.
 func (s *Store) Remove(ctx context.Context, name string) error {
+	return s.remove(ctx, name, func() bool { return true })
+}
+
+// RemoveOld removes an image that was loaded, unless there is another one in its place
+// by now, or none.
+func (s *Store) RemoveOld(ctx context.Context, i *Image) error {
+	err := s.remove(ctx, i.Name, func() bool {
+		now, err := s.Load(i.Name)
+		return err == nil && now.Created.Equal(i.Created)
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// remove removes an image if still, asked when nobody else can change it, says so.
+func (s *Store) remove(ctx context.Context, name string, still func() bool) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -197,6 +215,9 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer unlock()
+	if !still() {
+		return nil
+	}
 	gone := filepath.Join(s.dir, fmt.Sprintf("%s%s-%d", removedPrefix, name, time.Now().UnixNano()))
 	if err := os.Rename(s.Dir(name), gone); err != nil {
 		return err

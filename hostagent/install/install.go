@@ -4,6 +4,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -66,48 +67,77 @@ func ReadSecrets(i *image.Image) (Secrets, error) {
 }
 
 // Install makes the image. If it exists already it is returned as it is, unless
-// something else is asked for than it is.
+// something else is asked for than it is. One that was made by other recipes than this
+// hostagent's is made anew, as large as it was.
 func Install(ctx context.Context, c Config) (*image.Image, error) {
 	p, err := guest.Find(c.Guest)
 	if err != nil {
 		return nil, err
 	}
-	if i, err := c.Store.Load(c.Name); !errors.Is(err, image.ErrNotFound) {
-		if err != nil {
-			return nil, err
+	old, err := c.Store.Load(c.Name)
+	switch {
+	case errors.Is(err, image.ErrNotFound):
+		old = &image.Image{}
+	case err != nil:
+		return nil, err
+	default:
+		if err := c.sameAs(old); err != nil {
+			return old, err
 		}
-		return i, c.sameAs(i)
+		if current, err := madeBy(old, recipes(p)); err != nil || current {
+			return old, err
+		}
+		c.Report.Stage("install", "image %s was made by another recipe: it is made anew", c.Name)
 	}
 	if p.Setup != nil {
 		return nil, fmt.Errorf("guest %s is installed from its own medium, and this hostagent can't do that yet", p.Name)
 	}
-	mem, cpus := c.MemoryMiB, c.CPUs
-	if mem == 0 {
-		mem = p.Machine.MemoryMiB
-	}
-	if cpus == 0 {
-		cpus = p.Machine.CPUs
-	}
+	mem := cmp.Or(c.MemoryMiB, old.MemoryMiB, p.Machine.MemoryMiB)
+	cpus := cmp.Or(c.CPUs, old.CPUs, p.Machine.CPUs)
 	if err := pair.CheckSize(p, mem, cpus); err != nil {
 		return nil, err
 	}
 	vms := map[string]recipe.Artefact{}
 	for _, vm := range []string{pair.Controller, pair.Guest} {
-		name := map[string]string{pair.Controller: "controller", pair.Guest: p.Recipe}[vm]
+		name := recipes(p)[vm]
 		c.Report.Stage("install", "the %s's root file system (%s)", vm, name)
 		tell := func(line string) { c.Report.Tell(event.KindWaiting, "%s: %s", name, line) }
 		if vms[vm], err = recipe.Get(ctx, name, c.CacheDir, c.Rebuild, tell, c.Log); err != nil {
 			return nil, err
 		}
 	}
+	if old.Dir != "" {
+		if err := c.Store.RemoveOld(ctx, old); err != nil {
+			return nil, err
+		}
+	}
 	i, err := c.Store.Create(ctx, c.Name, func(dir string) (image.Meta, error) {
-		m := image.Meta{Guest: p.Name, Created: time.Now().UTC(), MemoryMiB: mem, CPUs: cpus, Recipes: map[string]string{}}
+		m := image.Meta{
+			Guest: p.Name, Created: time.Now().UTC(), MemoryMiB: mem, CPUs: cpus, Recipes: map[string]string{},
+			ControllerMiB: old.ControllerMiB, Warm: old.Warm,
+		}
 		return m, fill(dir, &m, vms)
 	})
 	if errors.Is(err, image.ErrExists) && i != nil { // by another process, meanwhile
 		return i, c.sameAs(i)
 	}
 	return i, err
+}
+
+// recipes are the names of a guest's recipes by VM.
+func recipes(p guest.Profile) map[string]string {
+	return map[string]string{pair.Controller: "controller", pair.Guest: p.Recipe}
+}
+
+// madeBy reports whether an image was made by these recipes as they are now.
+func madeBy(i *image.Image, names map[string]string) (bool, error) {
+	for vm, name := range names {
+		digest, err := recipe.Digest(name)
+		if err != nil || i.Recipes[vm] != digest {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // sameAs refuses to take an image for what was asked for if it is another.

@@ -157,6 +157,42 @@ func TestInstallAgain(t *testing.T) {
 	}
 }
 
+// An image that was made by other recipes than there are now is made anew, as large as it was;
+// one that somebody else has made anew meanwhile stays.
+func TestInstallOtherRecipe(t *testing.T) {
+	c := newConfig(t)
+	c.MemoryMiB, c.CPUs = 768, 2
+	first, secrets := mustInstall(t, c)
+	path := first.Path("image.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := bytes.ReplaceAll(b, []byte(first.Recipes[pair.Guest]), []byte("an older one"))
+	older = bytes.Replace(older, []byte(`"memory_mib"`), []byte(`"controller_mib": 600, "memory_mib"`), 1)
+	if err := os.WriteFile(path, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := c.Store.Load(c.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.MemoryMiB, c.CPUs = 0, 0
+	again, s := mustInstall(t, c)
+	if again.Recipes[pair.Guest] != first.Recipes[pair.Guest] || s == secrets {
+		t.Errorf("not made anew: %+v", again.Meta)
+	}
+	if again.MemoryMiB != 768 || again.CPUs != 2 || again.ControllerMiB != 600 {
+		t.Errorf("of another size: %+v", again.Meta)
+	}
+	if err := c.Store.RemoveOld(t.Context(), loaded); err != nil {
+		t.Error(err)
+	}
+	if _, still := mustInstall(t, c); still != s {
+		t.Error("the new image was taken for the old one")
+	}
+}
+
 func TestInstallRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		change   func(*Config)
