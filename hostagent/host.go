@@ -12,12 +12,14 @@ import (
 	"winvm/hostagent/accel"
 	"winvm/hostagent/build"
 	"winvm/hostagent/event"
+	"winvm/hostagent/guest"
 	"winvm/hostagent/image"
 	"winvm/hostagent/image/recipe"
 	"winvm/hostagent/install"
 	"winvm/hostagent/manifest"
 	"winvm/hostagent/pair"
 	"winvm/hostagent/qemu"
+	"winvm/hostagent/setup"
 	"winvm/hostagent/suspend"
 )
 
@@ -47,7 +49,23 @@ type CreateOptions struct {
 	Name, Guest     string
 	MemoryMiB, CPUs int
 	Rebuild         bool
+	// Profile is a user's own, "" = the one called Guest; Medium is for guests that are
+	// installed from their vendor's.
+	Profile string
+	Medium  MediumOptions
+	// InstallOnly leaves the suspend out.
+	InstallOnly bool
 	SuspendOptions
+}
+
+// MediumOptions say what to install a guest from.
+type MediumOptions struct {
+	ISO, Arch, Edition        string
+	ProductKey                string
+	OpenSSHZip, OpenSSHSHA256 string
+	VirtioWin, CygwinMirror   string
+	DiskGiB                   int
+	Display                   string
 }
 
 // SuspendOptions say what to change of an image when it is suspended.
@@ -99,18 +117,78 @@ func (h *Host) CreateImage(ctx context.Context, o CreateOptions) (*image.Image, 
 }
 
 func (h *Host) create(ctx context.Context, o CreateOptions, version string, m *making) (*image.Image, error) {
-	i, err := install.Install(ctx, install.Config{
-		Store: h.Images(), CacheDir: h.CacheDir, Name: o.Name, Guest: o.Guest,
-		MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Rebuild: o.Rebuild, Report: h.Report, Log: h.Log,
-	})
+	i, err := h.install(ctx, o, m)
 	if err != nil {
 		return nil, err
+	}
+	if o.InstallOnly {
+		h.Report.Stage("done", "image %s is installed; `hostagent suspend %s` suspends it", i.Name, i.Name)
+		return i, nil
 	}
 	if err := i.Check(version); err == nil && h.current(i) && !o.changes(i.Meta) {
 		h.Report.Stage("done", "image %s is there and suspended already", i.Name)
 		return i, nil
 	}
 	return i, h.suspend(ctx, i, o.SuspendOptions, m)
+}
+
+// install is stage 1: by a recipe, or from the vendor's medium.
+func (h *Host) install(ctx context.Context, o CreateOptions, m *making) (*image.Image, error) {
+	p, source, err := h.profile(o)
+	if err != nil {
+		return nil, err
+	}
+	if p.Setup == nil {
+		if o.Medium != (MediumOptions{}) {
+			return nil, fmt.Errorf("guest %s is made by a recipe: --iso and what belongs to it are for guests that are installed from a medium", p.Name)
+		}
+		return install.Install(ctx, install.Config{
+			Store: h.Images(), CacheDir: h.CacheDir, Name: o.Name, Guest: o.Guest,
+			MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Rebuild: o.Rebuild, Report: h.Report, Log: h.Log,
+		})
+	}
+	helpers, err := h.helpers()
+	if err != nil {
+		return nil, err
+	}
+	logs := m.run.KeepLogs() // an error names files in it
+	c := setup.Config{
+		Store: h.Images(), CacheDir: h.CacheDir, Name: o.Name, Profile: p, Source: source,
+		ISO: o.Medium.ISO, Arch: o.Medium.Arch, Edition: o.Medium.Edition, ProductKey: o.Medium.ProductKey,
+		OpenSSHZip: o.Medium.OpenSSHZip, OpenSSHSHA256: o.Medium.OpenSSHSHA256, VirtioWin: o.Medium.VirtioWin,
+		CygwinMirror: o.Medium.CygwinMirror, DiskGiB: o.Medium.DiskGiB, Display: o.Medium.Display,
+		MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Rebuild: o.Rebuild,
+		QEMU: h.QEMU, Accelerator: h.accelerator, Agent: helpers[agentFile], Build: h.Version,
+		OnPair: m.setPair, WorkDir: m.run.Path("install"), LogDir: logs, Report: h.Report, Log: h.Log,
+	}
+	i, err := setup.Install(ctx, c)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, os.RemoveAll(logs))
+	}
+	return i, err
+}
+
+// profile is the guest's profile, and its file.
+func (h *Host) profile(o CreateOptions) (guest.Profile, []byte, error) {
+	if o.Profile != "" {
+		return guest.ReadFile(o.Profile)
+	}
+	source, err := guest.Source(o.Guest)
+	if err != nil {
+		return guest.Profile{}, nil, err
+	}
+	p, err := guest.Find(o.Guest)
+	return p, source, err
+}
+
+// accelerator is Accelerator, told to the user.
+func (h *Host) accelerator(ctx context.Context, kernel string) (string, error) {
+	h.Report.Stage("install", "looking for an accelerator")
+	acc, err := h.Accelerator(ctx, kernel)
+	if err == nil {
+		h.Report.Tell(event.KindStage, "%s: %s", acc.Accel, acc.Reason)
+	}
+	return string(acc.Accel), err
 }
 
 // current reports whether the image's state was made by this hostagent's helpers.

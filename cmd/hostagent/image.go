@@ -29,7 +29,7 @@ var imageCommand = &cli.Command{
 				&cli.IntFlag{Name: "memory", Usage: "`MIB` of the guest's memory (default: the profile's)"},
 				&cli.IntFlag{Name: "cpus", Usage: "`N` CPUs of the guest (default: the profile's)"},
 				&cli.BoolFlag{Name: "rebuild", Usage: "make the root file systems anew, from today's packages"},
-			}, suspendFlags...),
+			}, append(mediumFlags, suspendFlags...)...),
 			Action: createImage,
 		},
 		{Name: "list", Usage: "list the images", Action: listImages},
@@ -60,9 +60,13 @@ func createImage(c *cli.Context) error {
 			return err
 		}
 	}
+	m, err := mediumOptions(c)
+	if err != nil {
+		return err
+	}
 	i, err := h.CreateImage(c.Context, hostagent.CreateOptions{
 		Name: name, Guest: c.String("guest"), MemoryMiB: c.Int("memory"), CPUs: c.Int("cpus"), Rebuild: c.Bool("rebuild"),
-		SuspendOptions: o,
+		Profile: c.Path("profile"), Medium: m, InstallOnly: c.Bool("install-only"), SuspendOptions: o,
 	})
 	if err != nil {
 		return err

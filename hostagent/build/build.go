@@ -15,6 +15,7 @@ import (
 	"winvm/hostagent/guest"
 	"winvm/hostagent/hostfs"
 	"winvm/hostagent/image"
+	"winvm/hostagent/install"
 	"winvm/hostagent/job"
 	"winvm/hostagent/manifest"
 	"winvm/hostagent/nixstore"
@@ -200,7 +201,7 @@ func (b *build) prepare(ctx context.Context) error {
 	if b.image, err = b.loadImage(); err != nil {
 		return err
 	}
-	if b.profile, err = guest.Find(b.image.Guest); err != nil {
+	if b.profile, err = install.ProfileOf(b.image); err != nil {
 		return err
 	}
 	inputs, err := AbsoluteInputs(b.Inputs)
@@ -326,6 +327,12 @@ func (b *build) revive(ctx context.Context) error {
 	}
 	if err := checkStates(b.image); err != nil {
 		return err
+	}
+	if b.profile.Setup != nil { // what this build writes to the guest's disk is thrown away
+		if err := pair.Overlays(ctx, b.profile, dir, b.run.Path("")); err != nil {
+			return err
+		}
+		pair.SetDisk(&windows, b.run.Path(pair.GuestDisk), b.run.Path(pair.GuestVars))
 	}
 	b.pair, err = pair.Revive(ctx, pair.Config{
 		Controller: controller, Guest: windows, StateDir: dir, LogDir: b.run.LogDir(),

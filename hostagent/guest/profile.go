@@ -179,3 +179,6 @@ func (p Profile) MapCommands(user, password string) []string {
 	}
 	return out
 }
+
+// UEFI reports whether the guest boots under UEFI.
+func (p Profile) UEFI() bool { return p.Machine.Firmware == FirmwareUEFI }

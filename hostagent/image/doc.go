@@ -8,6 +8,11 @@
 //	  suspend.lock          flock: held by a suspend from beginning to end
 //	  controller/vmlinuz initrd root.squashfs
 //	  guest/vmlinuz initrd root.squashfs
+//	  guest/guest.qcow2 guest-vars.qcow2
+//	                        instead, for a guest installed from a medium: its disk and
+//	                        UEFI's variables, read-only; a state has overlays of them
+//	  profile.yaml          and the profile it was installed by
+//	  install/              and what is kept of its install
 //	  secrets.json          SSH keys and the SMB password of this image, 0600
 //	  state-ID/             made by the suspend; image.json names the one that counts
 //	    controller.initrd controller.memory controller.state

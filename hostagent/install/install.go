@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -90,7 +91,7 @@ func Install(ctx context.Context, c Config) (*image.Image, error) {
 		c.Report.Stage("install", "image %s was made by another recipe: it is made anew", c.Name)
 	}
 	if p.Setup != nil {
-		return nil, fmt.Errorf("guest %s is installed from its own medium, and this hostagent can't do that yet", p.Name)
+		return nil, fmt.Errorf("guest %s is installed from its own medium, with --iso FILE", p.Name)
 	}
 	mem := cmp.Or(c.MemoryMiB, old.MemoryMiB, p.Machine.MemoryMiB)
 	cpus := cmp.Or(c.CPUs, old.CPUs, p.Machine.CPUs)
@@ -159,19 +160,32 @@ func (c *Config) sameAs(i *image.Image) error {
 func fill(dir string, m *image.Meta, vms map[string]recipe.Artefact) error {
 	for vm, a := range vms {
 		m.Recipes[vm] = a.Digest
-		if err := os.Mkdir(filepath.Join(dir, vm), 0o755); err != nil {
+		if err := CopyRecipe(dir, vm, a); err != nil {
 			return err
 		}
-		for _, f := range []string{recipe.Kernel, recipe.Initrd, recipe.Root, recipe.Packages} {
-			if err := a.CopyTo(f, filepath.Join(dir, vm, f)); err != nil {
-				return err
-			}
-		}
 	}
-	s, err := newSecrets()
+	s, err := NewSecrets()
 	if err != nil {
 		return err
 	}
+	return WriteSecrets(dir, s)
+}
+
+// CopyRecipe puts what a recipe made of a VM into an image that is being made in dir.
+func CopyRecipe(dir, vm string, a recipe.Artefact) error {
+	if err := os.Mkdir(filepath.Join(dir, vm), 0o755); err != nil {
+		return err
+	}
+	for _, f := range []string{recipe.Kernel, recipe.Initrd, recipe.Root, recipe.Packages} {
+		if err := a.CopyTo(f, filepath.Join(dir, vm, f)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteSecrets puts an image's secrets into it.
+func WriteSecrets(dir string, s Secrets) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
@@ -179,7 +193,22 @@ func fill(dir string, m *image.Meta, vms map[string]recipe.Artefact) error {
 	return os.WriteFile(filepath.Join(dir, secretsFile), append(b, '\n'), 0o600)
 }
 
-func newSecrets() (Secrets, error) {
+// ProfileFile is an image's copy of the profile that it was installed by, if that was
+// from a medium.
+const ProfileFile = "profile.yaml"
+
+// ProfileOf is the profile of an image's guest: the image's own copy, or the one that
+// winvm brings.
+func ProfileOf(i *image.Image) (guest.Profile, error) {
+	p, _, err := guest.ReadFile(i.Path(ProfileFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return guest.Find(i.Guest)
+	}
+	return p, err
+}
+
+// NewSecrets makes an image's secrets.
+func NewSecrets() (Secrets, error) {
 	s := Secrets{SMBUser: "winvm", SMBPassword: rand.Text()}
 	var err error
 	if s.ClientKey, s.ClientPub, err = newKey("winvm controller"); err != nil {

@@ -74,7 +74,44 @@ func Machines(i *image.Image, p guest.Profile, accel, binary, stateDir string, l
 	windows.NIC = &qemu.NIC{MAC: guest.GuestMAC}
 	windows.VGAMemMiB = screenMiB
 	windows.TranslationMiB = guestTranslationMiB
+	if p.Setup != nil {
+		withDisk(&windows, p, filepath.Join(stateDir, GuestDisk), filepath.Join(stateDir, GuestVars))
+	}
 	return controller, windows
+}
+
+// Files of a guest that has a disk: in an image's directory for it as they were
+// installed, in a state's as they were when it was saved. Each is an overlay of the one
+// before.
+const (
+	GuestDisk = "guest.qcow2"
+	GuestVars = "guest-vars.qcow2" // of UEFI
+)
+
+// firmwareCode is where Debian's package ovmf has UEFI.
+const firmwareCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+
+// FirmwareVars are the variables that a new guest begins with.
+const FirmwareVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+
+// withDisk makes a machine that boots from a disk of its own.
+func withDisk(m *qemu.Machine, p guest.Profile, disk, vars string) {
+	m.Kernel, m.Initrd, m.Append = "", "", ""
+	m.Type = "q35"
+	if p.Machine.Disk == guest.DiskIDE {
+		m.Type = "pc"
+	}
+	if p.Machine.Firmware == guest.FirmwareUEFI {
+		m.Firmware = &qemu.Firmware{Code: firmwareCode, Vars: vars, VarsFormat: "qcow2"}
+	}
+	model := qemu.IDEDisk
+	if p.Machine.Disk == guest.DiskVirtio {
+		model = qemu.VirtioBlk
+	}
+	m.Drives = []qemu.Drive{{ID: "system", Model: model, File: disk, Format: "qcow2", Boot: 1}}
+	m.NIC = &qemu.NIC{MAC: guest.GuestMAC, Model: p.Machine.NIC}
+	m.VGAMemMiB = p.Machine.VGAMemMiB
+	m.NoRNG = p.Machine.Disk != guest.DiskVirtio // Windows has no driver of its own for it
 }
 
 // controllerCPU is the controller's CPU model by accelerator.

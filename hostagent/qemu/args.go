@@ -15,7 +15,11 @@ func (m Machine) Args() []string {
 	var a argv
 	a.add("-name", escape(m.Name))
 	a.add("-no-user-config", "-nodefaults")
-	a.add("-display", "none")
+	display := m.Display
+	if display == "" {
+		display = "none"
+	}
+	a.add("-display", display)
 	if !m.NoSandbox {
 		a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	}
@@ -57,6 +61,11 @@ func (m Machine) addBoard(a *argv) {
 	}
 	if m.Lane != nil {
 		board += ",nvdimm=on"
+	}
+	if f := m.Firmware; f != nil {
+		a.add("-blockdev", "driver=raw,node-name=firmware,read-only=on,file.driver=file,file.filename="+escape(f.Code))
+		a.add("-blockdev", fmt.Sprintf("driver=%s,node-name=variables,read-only=off,file.driver=file,file.filename=%s", f.VarsFormat, escape(f.Vars)))
+		board += ",pflash0=firmware,pflash1=variables"
 	}
 	a.add("-machine", board)
 	accel := string(m.Accel)
@@ -110,10 +119,15 @@ func (m Machine) addDevices(a *argv) {
 	}
 	ide := 0
 	for _, d := range m.Drives {
-		d.add(a, ide)
-		if d.Model != VirtioBlk {
+		bus := ""
+		if d.Model == IDEDisk || d.Model == IDECD {
+			bus = fmt.Sprintf(",bus=ide.%d", ide)
+			if m.Type == "pc" {
+				bus = fmt.Sprintf(",bus=ide.%d,unit=%d", ide/2, ide%2)
+			}
 			ide++
 		}
+		d.add(a, bus)
 	}
 	if m.NIC != nil {
 		peer := ""
@@ -161,7 +175,7 @@ func serialSize(ports int) (maxPorts, vectors int) {
 	return maxPorts, 2*(maxPorts+1) + 1
 }
 
-func (d Drive) add(a *argv, ide int) {
+func (d Drive) add(a *argv, bus string) {
 	node := "drive-" + d.ID
 	b := fmt.Sprintf("driver=%s,node-name=%s,read-only=%s", d.Format, node, onOff(d.ReadOnly))
 	if d.Volatile {
@@ -173,9 +187,12 @@ func (d Drive) add(a *argv, ide int) {
 	b += ",file.driver=file,file.filename=" + escape(d.File)
 	a.add("-blockdev", b)
 
-	dev := fmt.Sprintf("%s,id=%s,drive=%s", d.Model, "disk-"+d.ID, node)
-	if d.Model != VirtioBlk {
-		dev += fmt.Sprintf(",bus=ide.%d", ide)
+	dev := fmt.Sprintf("%s,id=%s,drive=%s", d.Model, "disk-"+d.ID, node) + bus
+	if d.Model == Floppy {
+		dev += ",drive-type=144"
+	}
+	if d.Boot > 0 {
+		dev += fmt.Sprintf(",bootindex=%d", d.Boot)
 	}
 	if d.Serial != "" {
 		dev += ",serial=" + d.Serial

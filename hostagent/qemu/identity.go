@@ -37,6 +37,9 @@ func (m Machine) Identity() string {
 	line("memory %d MiB, file %s", m.Memory.MiB, onOff(m.Memory.File != ""))
 	line("rtc %s", m.RTCBase)
 	line("kernel %s, initrd %s, append %q", onOff(m.Kernel != ""), onOff(m.Initrd != ""), m.Append)
+	if m.Firmware != nil {
+		line("firmware uefi")
+	}
 	line("vga %d MiB", m.VGAMemMiB)
 	for i, d := range m.Drives {
 		line("drive %d %s %s read-only=%s serial=%q", i, d.ID, d.Model, onOff(d.ReadOnly), d.Serial)

@@ -30,6 +30,7 @@ const (
 	MaxDrives    = 16
 	MaxLaneMiB   = 1 << 10
 	maxIDE       = 6    // ports of q35's AHCI controller
+	maxIDEPC     = 4    // two on each of the two channels
 	maxText      = 4096 // bytes in a name, a path or the kernel's command line
 )
 
@@ -52,6 +53,12 @@ type Machine struct {
 	// Kernel, Initrd and Append boot a Linux kernel directly. Initrd and Append
 	// need Kernel.
 	Kernel, Initrd, Append string
+
+	// Firmware is UEFI from files; nil is the machine type's own BIOS.
+	Firmware *Firmware
+	// Display is where the screen can be looked at: "" is nowhere, else vnc=unix:PATH
+	// or vnc=127.0.0.1:N.
+	Display string
 
 	Drives []Drive
 	NIC    *NIC
@@ -96,6 +103,7 @@ type DriveModel string
 const (
 	VirtioBlk DriveModel = "virtio-blk-pci" // the default
 	IDEDisk   DriveModel = "ide-hd"         // on q35 behind AHCI
+	Floppy    DriveModel = "floppy"         // 1.44 MB; machine type pc only
 	IDECD     DriveModel = "ide-cd"         // read-only whatever Drive.ReadOnly says
 )
 
@@ -107,7 +115,15 @@ type Drive struct {
 	Format   string     // "raw" or "qcow2"; never guessed, a guest could write a header
 	ReadOnly bool
 	Serial   string // shown to the guest, at most 20 bytes
+	Boot     int    // its place among what the firmware tries to boot from, from 1; 0 = none
 	Volatile bool   // thrown away afterwards: flushes of the guest are not carried out
+}
+
+// Firmware is UEFI: its code, and the guest's copy of its variables.
+type Firmware struct {
+	Code       string // absolute path; read only
+	Vars       string // absolute path; written to
+	VarsFormat string // "raw" or "qcow2"
 }
 
 // NIC is the network adapter on the private link.
@@ -170,7 +186,9 @@ var (
 	idPattern   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,62}$`)
 	wordPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$`)
 	cpuPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+,=-]{0,255}$`) // may carry features
-	rtcPattern  = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2})?$`)
+	// No comma: the rest of it would be more options.
+	displayPattern = regexp.MustCompile(`^(|vnc=127\.0\.0\.1:[0-9]{1,3}|vnc=unix:/[A-Za-z0-9._/+-]{1,100})$`)
+	rtcPattern     = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2})?$`)
 )
 
 // Validate says what is wrong with the description, all of it at once.
@@ -205,6 +223,15 @@ func (m Machine) Validate() error {
 	}
 	if l := m.Lane; l != nil && (l.MiB < 2 || l.MiB > MaxLaneMiB) {
 		bad("%d MiB of shared memory: want 2 to %d", l.MiB, MaxLaneMiB)
+	}
+	if !displayPattern.MatchString(m.Display) {
+		bad("display %q: want vnc=unix:PATH or vnc=127.0.0.1:N", m.Display)
+	}
+	if f := m.Firmware; f != nil {
+		errs = append(errs, checkPath("firmware", f.Code), checkPath("firmware's variables", f.Vars))
+		if f.VarsFormat != "raw" && f.VarsFormat != "qcow2" || m.Type != "q35" {
+			bad("firmware's variables of format %q on machine type %s: want raw or qcow2, on q35", f.VarsFormat, m.Type)
+		}
 	}
 	errs = append(errs, m.Memory.validate(), m.validateBoot())
 	errs = append(errs, m.validateDrives(), m.validatePorts(), m.validateNIC())
@@ -253,7 +280,7 @@ func (m Machine) validateDrives() error {
 	}
 	seen, ide := map[string]bool{}, 0
 	for _, d := range m.Drives {
-		if d.Model != VirtioBlk {
+		if d.Model == IDEDisk || d.Model == IDECD {
 			ide++
 		}
 		// QEMU takes 31 bytes for the name of a block node, "drive-" included.
@@ -264,16 +291,23 @@ func (m Machine) validateDrives() error {
 		if d.Format != "raw" && d.Format != "qcow2" {
 			errs = append(errs, fmt.Errorf("drive %s: format %q: want raw or qcow2", d.ID, d.Format))
 		}
-		if d.Model != VirtioBlk && d.Model != IDEDisk && d.Model != IDECD {
-			errs = append(errs, fmt.Errorf("drive %s: unknown model %q", d.ID, d.Model))
+		if d.Model != VirtioBlk && d.Model != IDEDisk && d.Model != IDECD && (d.Model != Floppy || m.Type != "pc") {
+			errs = append(errs, fmt.Errorf("drive %s: unknown model %q on machine type %s", d.ID, d.Model, m.Type))
+		}
+		if d.Boot < 0 || d.Boot > MaxDrives {
+			errs = append(errs, fmt.Errorf("drive %s: boot order %d: want 1 to %d, or 0 for none", d.ID, d.Boot, MaxDrives))
 		}
 		if d.Serial != "" && (!wordPattern.MatchString(d.Serial) || len(d.Serial) > 20) {
 			errs = append(errs, fmt.Errorf("drive %s: serial %q: want at most 20 letters, digits, '-'", d.ID, d.Serial))
 		}
 		errs = append(errs, checkPath("drive "+d.ID, d.File))
 	}
-	if ide > maxIDE {
-		errs = append(errs, fmt.Errorf("%d IDE drives: the controller has %d ports", ide, maxIDE))
+	most := maxIDE
+	if m.Type == "pc" {
+		most = maxIDEPC
+	}
+	if ide > most {
+		errs = append(errs, fmt.Errorf("%d IDE drives: the controller has %d ports", ide, most))
 	}
 	return errors.Join(errs...)
 }

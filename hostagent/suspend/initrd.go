@@ -32,7 +32,11 @@ func WriteInitrds(i *image.Image, p guest.Profile, s install.Secrets, agent []by
 	if err != nil {
 		return err
 	}
-	for vm, f := range map[string]map[string]file{pair.Controller: files, pair.Guest: guestFiles(s)} {
+	vms := map[string]map[string]file{pair.Controller: files}
+	if p.Setup == nil { // else it has a disk, with all that
+		vms[pair.Guest] = guestFiles(s)
+	}
+	for vm, f := range vms {
 		if err := appendInitrd(i.Path(vm, recipe.Initrd), filepath.Join(dir, vm+".initrd"), f); err != nil {
 			return fmt.Errorf("initrd of the %s: %w", vm, err)
 		}

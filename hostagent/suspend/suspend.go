@@ -66,7 +66,7 @@ type Config struct {
 
 // Suspend gives the image a new suspended state.
 func Suspend(ctx context.Context, c Config) error {
-	p, err := guest.Find(c.Image.Guest)
+	p, err := install.ProfileOf(c.Image)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,9 @@ func (a *attempt) run(ctx context.Context) (err error) {
 	for _, vm := range []string{pair.Controller, pair.Guest} { // of a first attempt
 		_ = os.Remove(filepath.Join(a.dir, vm+".memory"))
 		_ = os.Remove(filepath.Join(a.dir, vm+".state"))
+	}
+	if err := pair.Overlays(ctx, a.profile, a.Image.Path(pair.Guest), a.dir); err != nil {
+		return err
 	}
 	a.state = image.State{
 		Suspended: time.Now().UTC(), QEMU: a.Version, Accel: a.Accel, LaneMiB: a.LaneMiB, Runner: job.Runner,
