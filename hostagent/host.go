@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -167,6 +168,9 @@ func (h *Host) install(ctx context.Context, o CreateOptions, m *making) (*image.
 	}
 	return i, err
 }
+
+// PackReport packs what an image keeps of its install, without secrets.
+func (h *Host) PackReport(i *image.Image, w io.Writer) error { return setup.Report(i, h.Version, w) }
 
 // profile is the guest's profile, and its file.
 func (h *Host) profile(o CreateOptions) (guest.Profile, []byte, error) {

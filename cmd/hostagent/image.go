@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,7 +19,7 @@ import (
 
 var imageCommand = &cli.Command{
 	Name:  "image",
-	Usage: "create, list, show, verify and remove images",
+	Usage: "create, list, show, verify, report and remove images",
 	Subcommands: []*cli.Command{
 		{
 			Name:      "create",
@@ -36,6 +37,11 @@ var imageCommand = &cli.Command{
 		{Name: "show", Usage: "show what an image is", ArgsUsage: "NAME", Action: showImage},
 		{Name: "verify", Usage: "compare every file of an image with its digest", ArgsUsage: "NAME", Action: verifyImage},
 		{Name: "export", Usage: "write a suspended image to a directory, for Nix builds", ArgsUsage: "NAME DIR", Action: exportImage},
+		{
+			Name: "report", Usage: "pack what an image keeps of its install, without secrets, for somebody else to look at", ArgsUsage: "NAME",
+			Flags:  []cli.Flag{&cli.PathFlag{Name: "out", Aliases: []string{"o"}, Usage: "write to `FILE` (default: NAME-report.tar.gz)"}},
+			Action: reportImage,
+		},
 		{Name: "remove", Usage: "remove an image", ArgsUsage: "NAME", Action: removeImage},
 	},
 }
@@ -180,6 +186,26 @@ func verifyImage(c *cli.Context) error {
 		return err
 	}
 	h.Report.Stage("done", "image %s is as it was written", i.Name)
+	return nil
+}
+
+func reportImage(c *cli.Context) error {
+	h, i, err := loadImage(c)
+	if err != nil {
+		return err
+	}
+	file := c.Path("out")
+	if file == "" {
+		file = i.Name + "-report.tar.gz"
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	if err := errors.Join(h.PackReport(i, f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(file))
+	}
+	h.Report.Stage("done", "%s", file)
 	return nil
 }
 

@@ -24,8 +24,26 @@ const (
 // newPassword is Administrator's: of three kinds of characters, as Windows wants it.
 func newPassword() string { return "Wv1." + rand.Text() }
 
-// media writes the software medium, and for winnt.sif the floppy, into dir.
-func (c *Config) media(ctx context.Context, dir string, chosen inspect.Image, s install.Secrets, password string) error {
+// keepAnswer writes the answer file without its secrets into a directory.
+func keepAnswer(dir string, p answer.Params) error {
+	p.Password = "password-left-out"
+	if p.ProductKey != "" {
+		p.ProductKey = "XXXXX-XXXXX-XXXXX-XXXXX-XXXXX"
+	}
+	write := answer.AutoUnattend
+	if p.Profile.Setup.Answer == guest.WinntSIF {
+		write = answer.WinntSIF
+	}
+	text, err := write(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, p.Profile.Setup.Answer), text, 0o600)
+}
+
+// media writes the software medium, and for winnt.sif the floppy, into dir, and what may
+// be kept of them into kept.
+func (c *Config) media(ctx context.Context, dir, kept string, chosen inspect.Image, s install.Secrets, password string) error {
 	params := answer.Params{
 		Profile: c.Profile, Arch: chosen.Arch, ImageIndex: chosen.Index, ProductKey: c.ProductKey, Password: password,
 	}
@@ -39,6 +57,9 @@ func (c *Config) media(ctx context.Context, dir string, chosen inspect.Image, s 
 		}
 	}
 	slices.Sort(params.Drivers)
+	if err := keepAnswer(kept, params); err != nil {
+		return err
+	}
 	if c.Profile.Setup.Answer == guest.AutoUnattend {
 		text, err := answer.AutoUnattend(params)
 		if err != nil {

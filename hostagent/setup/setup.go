@@ -101,7 +101,11 @@ func (c *Config) fill(ctx context.Context, dir string, m image.Meta, controller 
 	}
 	defer func() { _ = os.RemoveAll(media) }()
 	c.Report.Stage("install", "making the software medium")
-	if err := c.media(ctx, media, chosen, secrets, newPassword()); err != nil {
+	kept := filepath.Join(dir, keptDir)
+	if err := os.Mkdir(kept, 0o700); err != nil {
+		return err
+	}
+	if err := c.media(ctx, media, kept, chosen, secrets, newPassword()); err != nil {
 		return err
 	}
 	disk := filepath.Join(dir, pair.Guest, pair.GuestDisk)
@@ -122,7 +126,7 @@ func (c *Config) fill(ctx context.Context, dir string, m image.Meta, controller 
 	if err := os.RemoveAll(media); err != nil {
 		return err
 	}
-	return c.keep(dir, chosen, took)
+	return c.keep(kept, chosen, took)
 }
 
 // makeDisk makes an empty disk, and the variables of UEFI.
@@ -147,15 +151,11 @@ func (c *Config) makeDisk(ctx context.Context, disk, vars string) error {
 }
 
 // keep writes down what is worth keeping of an install.
-func (c *Config) keep(dir string, chosen inspect.Image, took map[string]time.Duration) error {
+func (c *Config) keep(to string, chosen inspect.Image, took map[string]time.Duration) error {
 	b, err := json.MarshalIndent(Record{
 		Profile: c.Profile.Name, Image: chosen, Took: took, Finished: time.Now().UTC(), QEMU: c.QEMU, Accel: c.accel,
 	}, "", "  ")
 	if err != nil {
-		return err
-	}
-	to := filepath.Join(dir, keptDir)
-	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
 	shots, _ := filepath.Glob(filepath.Join(c.LogDir, "*.png"))

@@ -64,7 +64,9 @@ type Tracker struct {
 	last    Sample
 	resets  int   // in this stage without writes
 	written int64 // at the last reset
-	Took    map[string]time.Duration
+	// copyFrom is how many resets there were before anything was copied.
+	copyFrom int
+	Took     map[string]time.Duration
 }
 
 // NewTracker begins with Firmware.
@@ -119,10 +121,10 @@ func (t *Tracker) advance(s Sample) {
 		t.stage = SSHD
 	case t.stage < FirstLogon && says(answer.StageFirstLogon):
 		t.stage = FirstLogon
-	case t.stage == Copying && s.Resets > t.last.Resets:
+	case t.stage == Copying && s.Resets > t.copyFrom:
 		t.stage = FirstBoot
 	case t.stage <= Setup && s.DiskMade > diskBegins:
-		t.stage = Copying
+		t.stage, t.copyFrom = Copying, t.last.Resets
 	case t.stage == Firmware && s.CDRead > cdBegins:
 		t.stage = Setup
 	}

@@ -47,6 +47,17 @@ func TestTracker(t *testing.T) {
 	}
 }
 
+// A copy that is over between two samples counts all the same.
+func TestTrackerQuickCopy(t *testing.T) {
+	tr := NewTracker(limits())
+	for i, s := range []Sample{{CDRead: 5 * mb}, {CDRead: 30 * mb, DiskMade: 30 * mb, Resets: 1}, {CDRead: 30 * mb, DiskMade: 30 * mb, Resets: 1}} {
+		s.At = time.Duration(i) * time.Second
+		if _, err := tr.Observe(s); err != nil || tr.Stage() != []Stage{Setup, Copying, FirstBoot}[i] {
+			t.Errorf("sample %d: got %v, %v", i, tr.Stage(), err)
+		}
+	}
+}
+
 func TestTrackerErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		samples []Sample
