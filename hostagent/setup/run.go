@@ -50,6 +50,7 @@ type run struct {
 	shot    string // the last screenshot
 	shotAt  time.Time
 	keyAt   time.Time
+	keyRead int64 // bytes read from the CD when a key was pressed last
 	keys    int
 	toldAt  time.Time
 	digest  string
@@ -215,13 +216,15 @@ func (r *run) look(ctx context.Context, events *qmp.Subscription, ssh bool) erro
 		r.Report.Stage("install", "%s (%v; %d MiB read, %d MiB written)%s", r.tracker.Stage(),
 			sample.At.Round(time.Second), sample.CDRead>>20, sample.DiskMade>>20, r.remaining(sample.At))
 	}
-	return r.answerKey(ctx)
+	return r.answerKey(ctx, sample.CDRead)
 }
 
-// answerKey presses a key if the boot loader of the CD asks for one.
-func (r *run) answerKey(ctx context.Context) error {
+// answerKey presses a key if the boot loader of the CD asks for one. The question stays
+// where it was read long after it was answered: so it is answered again only if nothing
+// has been read from the CD since.
+func (r *run) answerKey(ctx context.Context, read int64) error {
 	const most = 5
-	if r.tracker.Stage() > Setup || r.keys >= most || time.Since(r.keyAt) < keyPause {
+	if r.tracker.Stage() > Setup || r.keys >= most || time.Since(r.keyAt) < keyPause || r.keys > 0 && read != r.keyRead {
 		return nil
 	}
 	text := r.vm.ConsoleTail()
@@ -234,7 +237,7 @@ func (r *run) answerKey(ctx context.Context) error {
 	if !asksForKey(text) {
 		return nil
 	}
-	r.keys, r.keyAt = r.keys+1, time.Now()
+	r.keys, r.keyAt, r.keyRead = r.keys+1, time.Now(), read
 	r.Report.Tell(event.KindStage, "the CD asks for a key")
 	return r.vm.PressKey(ctx, "ret")
 }
