@@ -59,7 +59,8 @@ lint: setup ## run every linter
 	@$(WITH) tools/setup/lint.sh
 
 test: build ## run every test; CI=true makes a missing need a failure
-	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" $(WITH) tools/setup/test.sh $(PACKAGES)
+	@WINVM_TEST_KERNEL="$$(tools/setup/kernel.sh)" WINVM_TEST_FULL_KERNEL="$$(tools/setup/kernel.sh amd64)" \
+		$(WITH) tools/setup/test.sh $(PACKAGES)
 
 bench: build ## measure side by side with what else could be mounted (BENCH=WORKLOAD/SIDE COUNT=n QUICK=1)
 	@tools/setup/packages.sh sshfs dpkg-dev bzip2 patch
