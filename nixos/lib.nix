@@ -26,7 +26,7 @@ let
     if builtins.elem value list then value
     else throw "winvm: ${what} ${builtins.toJSON value}: there are ${builtins.toJSON list}";
 
-  # The guests that hostagent has a profile for.
+  # The guests that hostagent can make images of.
   guests = [ "wine" ];
 
   # Stage 1 and 2: what a guest is made of, and the pair of VMs, suspended.
@@ -44,7 +44,7 @@ let
     let
       checked =
         if !(builtins.elem guest guests) then
-          throw "winvm: windowsImage: guest ${builtins.toJSON guest}: this version has a profile for ${builtins.toJSON guests} alone"
+          throw "winvm: windowsImage: guest ${builtins.toJSON guest}: this version can make images of ${builtins.toJSON guests} alone"
         else if arch != "x86_64" then
           throw "winvm: windowsImage: arch ${builtins.toJSON arch}: guest ${guest} is for x86_64"
         else if isoFile != null || productKey != null then

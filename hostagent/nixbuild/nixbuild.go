@@ -66,6 +66,7 @@ func Read(environ []string) (*Build, error) {
 		b.env[name] = value
 	}
 	b.Top, b.Store = filepath.Clean(b.env["NIX_BUILD_TOP"]), filepath.Clean(b.env["NIX_STORE"])
+	b.findAttributes()
 	read := b.readPlain
 	if b.env["NIX_ATTRS_JSON_FILE"] != "" {
 		read = b.readStructured
@@ -118,6 +119,20 @@ func (b *Build) setSettings(text []byte) error {
 	}
 	b.Wrapped = true
 	return nil
+}
+
+// findAttributes mends the names of the files with structured attributes: Nix 2.8 gives the
+// ones that they have outside of the sandbox.
+func (b *Build) findAttributes() {
+	for _, name := range []string{"NIX_ATTRS_JSON_FILE", "NIX_ATTRS_SH_FILE"} {
+		path := b.env[name]
+		if path == "" {
+			continue
+		}
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			b.env[name] = filepath.Join(b.Top, filepath.Base(path))
+		}
+	}
 }
 
 // readStructured reads .attrs.json.
@@ -189,6 +204,9 @@ func (b *Build) HideHostFiles() error {
 	if !b.Wrapped {
 		return nil
 	}
+	if file := b.env["NIX_ATTRS_JSON_FILE"]; file != "" {
+		return b.hideAttributes(file)
+	}
 	for _, p := range []string{b.env[attributePat], filepath.Join(b.Top, closureFile)} {
 		if p == "" {
 			continue
@@ -198,4 +216,38 @@ func (b *Build) HideHostFiles() error {
 		}
 	}
 	return nil
+}
+
+// hideAttributes makes the file of structured attributes what it would be for the
+// original derivation.
+func (b *Build) hideAttributes(file string) error {
+	text, err := readFile(file)
+	if err != nil {
+		return err
+	}
+	var attrs map[string]json.RawMessage
+	if err := json.Unmarshal(text, &attrs); err != nil {
+		return err
+	}
+	delete(attrs, attribute)
+	delete(attrs, closureAttr)
+	for name, value := range map[string]string{"builder": b.Builder, "system": b.System} {
+		if attrs[name], err = json.Marshal(value); err != nil {
+			return err
+		}
+	}
+	var graph map[string]json.RawMessage
+	if json.Unmarshal(attrs["exportReferencesGraph"], &graph) == nil {
+		delete(graph, closureAttr)
+		if attrs["exportReferencesGraph"], err = json.Marshal(graph); err != nil {
+			return err
+		}
+		if len(graph) == 0 {
+			delete(attrs, "exportReferencesGraph")
+		}
+	}
+	if text, err = json.Marshal(attrs); err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
 }

@@ -111,8 +111,9 @@ func TestStructured(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(top, ".attrs.json"), `{"outputs":{"out":"/nix/store/`+digest+`-a","bin":"/nix/store/`+digest+`-a-bin"},
+		"deep":{"a":[1,"x"]},"builder":"/agent","system":"x86_64-linux","exportReferencesGraph":{"winvmClosure":["/nix/store/x"]},
 		"winvm":`+string(inner)+`,"winvmClosure":[{"path":"/nix/store/`+digest+`-inputs"},{"path":"/nix/store/`+digest+`-src"}]}`)
-	b, err := Read([]string{"NIX_BUILD_TOP=" + top, "NIX_STORE=/nix/store", "NIX_ATTRS_JSON_FILE=" + top + "/.attrs.json"})
+	b, err := Read([]string{"NIX_BUILD_TOP=" + top, "NIX_STORE=/nix/store", "NIX_ATTRS_JSON_FILE=/outside/of/the/sandbox/.attrs.json"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +125,17 @@ func TestStructured(t *testing.T) {
 	}
 	if got := b.Env(wine(t), 1); !slices.Contains(got, `NIX_ATTRS_JSON_FILE=X:\.attrs.json`) {
 		t.Errorf("environment is %q", got)
+	}
+	if err := b.HideHostFiles(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadFile(filepath.Join(top, ".attrs.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"builder":"cmd.exe","deep":{"a":[1,"x"]},"outputs":{"out":"/nix/store/` + digest + `-a","bin":"/nix/store/` + digest + `-a-bin"},"system":"x86_64-windows"}`
+	if string(left) != want {
+		t.Errorf("the attributes are\n%s, want\n%s", left, want)
 	}
 }
 

@@ -15,7 +15,7 @@ func TestRefused(t *testing.T) {
 		{`w.runInWindowsVM { inherit image; } (drv "what?" "" { })`, "Windows can't have a store path of that name"},
 		{`w.runInWindowsVM { inherit image; } (drv "dot." "" { })`, "Windows can't have a store path of that name"},
 		{`w.runInWindowsVM { inherit image; } { }`, "takes a derivation"},
-		{`(w.windowsImage { }).suspendedVM`, `this version has a profile for ["wine"] alone`},
+		{`(w.windowsImage { }).suspendedVM`, `this version can make images of ["wine"] alone`},
 		{`(w.winvmImages.wine { }).suspendedVM`, "needs rootfs"},
 		{`(w.winvmImages.wine { arch = "i686"; rootfs = ./.; }).suspendedVM`, "is for x86_64"},
 		{`(w.winvmImages.wine { productKey = "A"; rootfs = ./.; }).suspendedVM`, "neither isoFile nor productKey"},

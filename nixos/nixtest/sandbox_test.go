@@ -42,7 +42,8 @@ func (w *world) throughDaemon(t *testing.T, expr string) *run {
 	must(t, os.Mkdir(home, 0o755))
 	must(t, os.Chown(home, 65534, 65534))
 	daemon := w.command(binds, "nix-daemon", "--option", "build-users-group", "winvmbuild")
-	daemon.Env = append(daemon.Env, "NIX_DAEMON_SOCKET_PATH="+socket)
+	// Locks of build users are in a state directory that is not the store's.
+	daemon.Env = append(daemon.Env, "NIX_DAEMON_SOCKET_PATH="+socket, "NIX_STATE_DIR="+filepath.Join(dir, "state"))
 	must(t, daemon.Start())
 	t.Cleanup(func() { _ = daemon.Process.Kill(); _ = daemon.Wait() })
 	for range 200 {
