@@ -45,6 +45,7 @@ type build struct {
 	closure  []string
 	store    *nixstore.Store
 	outputs  *hostfs.FS
+	sealed   *sealedTree // outputs, for the guest
 	xchg     *hostfs.FS
 	pair     *pair.Pair
 	session  *session.Session
@@ -288,6 +289,7 @@ func (b *build) scan(ctx context.Context) (err error) {
 	if b.outputs, err = hostfs.New(hostfs.Config{Root: b.staging, Names: b.outNames(), Logger: b.Log}); err != nil {
 		return err
 	}
+	b.sealed = &sealedTree{Tree: b.outputs}
 	b.xchg, err = hostfs.New(hostfs.Config{Root: b.xchgDir, Logger: b.Log})
 	return err
 }
@@ -381,7 +383,7 @@ func (b *build) connect(ctx context.Context, announce func(context.Context) erro
 	defer b.Timeline.Begin("channel")()
 	ctx, cancel := context.WithTimeoutCause(ctx, channelLimit, &timeoutError{"the controller agent did not answer", channelLimit})
 	defer cancel()
-	shares := export.Shares{Store: b.store, Outputs: b.written.watch(b.outputs, b.staging), Xchg: b.written.watch(b.xchg, b.xchgDir)}
+	shares := export.Shares{Store: b.store, Outputs: b.written.watch(b.sealed, b.staging), Xchg: b.written.watch(b.xchg, b.xchgDir)}
 	lane := b.pair.Lane
 	if b.NoLane {
 		lane = nil

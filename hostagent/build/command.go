@@ -244,6 +244,17 @@ func (b *build) moveOutput() error {
 			return failed("the command succeeded but left no output: nothing was written to $%s, %s in the guest", o.Var, b.profile.StorePath(o.name()))
 		}
 	}
+	b.sealed.seal()
+	if err := b.rename(outputs); err != nil {
+		b.sealed.unseal()
+		return err
+	}
+	b.result.Out = b.Out
+	return nil
+}
+
+// rename moves the outputs, all of them or none.
+func (b *build) rename(outputs []Output) error {
 	for i, o := range outputs {
 		err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(b.staging, o.name()), unix.AT_FDCWD, o.Path, unix.RENAME_NOREPLACE)
 		if err == nil {
@@ -254,6 +265,5 @@ func (b *build) moveOutput() error {
 		}
 		return failed("moving the output to %s: %w", o.Path, err)
 	}
-	b.result.Out = b.Out
 	return nil
 }

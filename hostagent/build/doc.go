@@ -22,5 +22,6 @@
 //
 // They are staged beside their destination, on the same file system, and renamed
 // there only when the command has succeeded and everything is flushed. So the
-// destination is whole or absent, and a full disk is found before the end.
+// destination is whole or absent, and a full disk is found before the end. What a program
+// that the command left running in the guest still writes after the flush is refused.
 package build
