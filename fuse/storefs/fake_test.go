@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"winvm/transport/fsrpc"
 	"winvm/transport/wire"
@@ -31,6 +32,18 @@ type dirStore struct {
 }
 
 var _ fsrpc.Store = (*dirStore)(nil)
+
+// settle waits until nothing has been asked for a while: what was read ahead can still
+// be on its way when all has been read.
+func (s *dirStore) settle() {
+	for last := int64(-1); ; time.Sleep(200 * time.Millisecond) {
+		now := s.reads.Load() + s.batches.Load()
+		if now == last {
+			return
+		}
+		last = now
+	}
+}
 
 func newStore(t testing.TB, dir string, names ...string) *dirStore {
 	t.Helper()
