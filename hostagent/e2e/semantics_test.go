@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,5 +42,20 @@ func TestWindowsSemantics(t *testing.T) {
 	must(t, unix.Stat(at("huge"), &st))
 	if st.Size != 3<<30 || st.Blocks*512 > 64<<20 {
 		t.Errorf("the file with a hole has %d bytes on %d of disk", st.Size, st.Blocks*512)
+	}
+}
+
+// What a Windows program makes bears the guest's clock, however soon after it the command
+// ends.
+func TestGuestsClock(t *testing.T) {
+	e := newEnv(t)
+	must(t, os.Mkdir(e.path("x"), 0o755))
+	e.build("--xchg", e.path("x"), "--", "cmd", "/c", `for /l %i in (1,1,40) do @echo x>X:\f%i`).wants(0)
+	for i := range 40 {
+		info, err := os.Stat(e.path("x", fmt.Sprintf("f%d", i+1)))
+		must(t, err)
+		if info.ModTime().Sub(guestEpoch) > time.Hour {
+			t.Errorf("%s is of %v", info.Name(), info.ModTime())
+		}
 	}
 }
