@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"winvm/hostagent/guest"
 	"winvm/transport/needs"
 )
 
@@ -39,8 +40,10 @@ func TestParse(t *testing.T) {
 	must(t, err)
 	more, err := filepath.Glob("../nixtest/testdata/*.nix")
 	must(t, err)
-	files = append(append(files, more...), "../../flake.nix")
-	if len(files) < 4 {
+	pkgs, err := filepath.Glob("../nixtest/testdata/*/*.nix")
+	must(t, err)
+	files = append(append(append(files, more...), pkgs...), "../../flake.nix")
+	if len(files) < 8 {
 		t.Fatalf("only %q", files)
 	}
 	for _, f := range files {
@@ -73,7 +76,7 @@ func TestModule(t *testing.T) {
 		Default                 any
 	}
 	evaluate(t, moduleEval(`{ }`)+`.options`, &options)
-	if len(options) != 7 {
+	if len(options) != 14 {
 		t.Errorf("%d options", len(options))
 	}
 	for _, o := range options {
@@ -85,9 +88,28 @@ func TestModule(t *testing.T) {
 		`{ virtualisation.winvm.host.kvm = "yes"; }`,
 		`{ virtualisation.winvm.host.imageDir = 3; }`,
 		`{ virtualisation.winvm.host.nothing = 3; }`,
+		`{ services.winvm-controller.ipv4 = 3; }`,
+		`{ services.winvm-controller = { enable = true; package = "/pkg"; }; }`, // no image
 	} {
 		if out, err := instantiate(t, "--eval", "--strict", "--json", "-E", moduleEval(bad)+`.config`); err == nil {
 			t.Errorf("%s is taken: %s", bad, out)
+		}
+	}
+}
+
+func TestModuleController(t *testing.T) {
+	var got map[string]any
+	evaluate(t, moduleEval(`{ services.winvm-controller = { enable = true; package = "/pkg"; image = "/image"; interface = "eth7"; }; }`)+`.config`, &got)
+	if len(got) != 4 {
+		t.Errorf("it configures %v", got)
+	}
+	b, _ := json.Marshal(got)
+	for _, want := range []string{
+		`"RootImage":"/image/root.squashfs"`, "/pkg/libexec/winvm/controlleragent:/winvm/controlleragent", "/winvm/config.json:/winvm/config.json",
+		`"eth7":{"ipv4":{"addresses":[{"address":"` + guest.ControllerIPv4 + `","prefixLength":24}]`, guest.ControllerIPv6,
+	} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the configuration lacks %s: %s", want, b)
 		}
 	}
 }
@@ -106,27 +128,9 @@ func TestModuleInNixpkgs(t *testing.T) {
 	  imports = [ `+module+` ];
 	  boot.isContainer = true;
 	  virtualisation.winvm.host = { enable = true; package = pkgs.hello; pool.enable = true; };
+	  services.winvm-controller = { enable = true; package = pkgs.hello; image = pkgs.hello; };
 	}; }).system`).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), ".drv") {
-		t.Errorf("%v: %s", err, out)
-	}
-}
-
-// The flake is checked as it stands in a directory of its own, by a Nix that is offline.
-func TestFlake(t *testing.T) {
-	w := newWorld(t)
-	dir := filepath.Join(w.dir, "flake")
-	for _, f := range []string{"flake.nix", "nixos/lib.nix", "nixos/module.nix"} {
-		b, err := os.ReadFile(filepath.Join("../..", f))
-		must(t, err)
-		must(t, writeAll(map[string]string{filepath.Join(dir, f): string(b)}))
-	}
-	if out, err := w.command(nil, "nix", "flake", "check", "--offline", "path:"+dir).CombinedOutput(); err != nil {
-		t.Errorf("nix flake check: %v: %s", err, out)
-	}
-	out, err := w.command(nil, "nix", "eval", "--offline", "--json", "path:"+dir+"#lib.winvm", "--apply",
-		`f: let w = f { hostagent = "/h"; qemu = "/q"; system = "x86_64-linux"; }; in builtins.attrNames w`).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), `"runInWindowsVM"`) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
