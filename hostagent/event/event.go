@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -128,12 +129,14 @@ func (s *jsonSink) Emit(e Event) {
 
 // Text returns a Sink that writes lines for people. Output is not among them:
 // the command's output goes where it belongs. quiet leaves out stages.
-func Text(w io.Writer, quiet bool) Sink { return &textSink{w: w, quiet: quiet} }
+// On a terminal a stage is one line that fits, with colours unless NO_COLOR is set.
+func Text(w io.Writer, quiet bool) Sink { return &textSink{w: w, quiet: quiet, screen: newScreen(w)} }
 
 type textSink struct {
-	mu    sync.Mutex // serialises lines
-	w     io.Writer
-	quiet bool
+	mu     sync.Mutex // serialises lines
+	w      io.Writer
+	quiet  bool
+	screen screen
 }
 
 func (s *textSink) Emit(e Event) {
@@ -143,10 +146,15 @@ func (s *textSink) Emit(e Event) {
 	case KindOutput, KindResult, KindFailed:
 		return
 	case KindWarning:
-		fmt.Fprintf(s.w, "hostagent: warning: %s\n", e.Message)
+		fmt.Fprintf(s.w, "hostagent: %s %s\n", s.screen.colour(yellow, "warning:"), e.Message)
 	default:
 		if !s.quiet {
-			fmt.Fprintf(s.w, "[%6.1fs] %s: %s\n", e.Elapsed.Seconds(), e.Stage, e.Message)
+			stamp := fmt.Sprintf("[%6.1fs]", e.Elapsed.Seconds())
+			line := s.screen.fit(fmt.Sprintf("%s %s: %s", stamp, e.Stage, e.Message))
+			if rest, ok := strings.CutPrefix(line, stamp); ok {
+				line = s.screen.colour(faint, stamp) + rest
+			}
+			fmt.Fprintln(s.w, line)
 		}
 	}
 }
