@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"winvm/cmd/completion"
 	"winvm/hostagent/build"
 	"winvm/hostagent/event"
 )
@@ -146,7 +147,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: strict([]*cli.Command{
 			buildCommand, imageCommand, guestCommand, suspendCommand, shellCommand,
 			psCommand, killCommand, logsCommand, screenshotCommand, gcCommand,
-			serveCommand, doctorCommand, completionCommand, manCommand, machinesCommand, nixInputsCommand,
+			serveCommand, doctorCommand, completion.Command("hostagent"), manCommand, machinesCommand, nixInputsCommand,
 		}),
 	}
 }

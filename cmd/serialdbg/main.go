@@ -15,6 +15,8 @@ import (
 	"unicode"
 
 	"github.com/urfave/cli/v2"
+
+	"winvm/cmd/completion"
 )
 
 // version is what --version says and what is told to the agents.
@@ -68,7 +70,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	commands := []*cli.Command{
 		captureCommand, decodeCommand, statsCommand, replayCommand,
 		pingCommand, benchCommand, respondCommand, lsCommand, statCommand, catCommand, attachCommand,
-		dissectorCommand, manCommand,
+		dissectorCommand, completion.Command("serialdbg"), manCommand,
 	}
 	for _, c := range commands {
 		c.OnUsageError = usageError
