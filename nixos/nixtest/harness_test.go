@@ -74,6 +74,9 @@ func (w *world) make(state string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := os.Mkdir(filepath.Join(w.dir, "tmp"), 0o755); err != nil {
+		return err
+	}
 	// Build users pass through it.
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return err
@@ -122,7 +125,8 @@ func writeAll(files map[string]string) error {
 // command is a program of Nix's, on the world's store. binds are for enter.
 func (w *world) command(binds []string, args ...string) *exec.Cmd {
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "NIX_CONF_DIR="+filepath.Join(w.dir, "conf"), "NIX_REMOTE=local?root="+filepath.Join(w.dir, "root"), "HOME="+w.dir)
+	cmd.Env = append(os.Environ(), "NIX_CONF_DIR="+filepath.Join(w.dir, "conf"), "NIX_REMOTE=local?root="+filepath.Join(w.dir, "root"), "HOME="+w.dir,
+		"TMPDIR="+filepath.Join(w.dir, "tmp")) // a Nix that is killed leaves its builds' directories there
 	if w.chroot || binds != nil {
 		cmd.Path, cmd.Args, cmd.Err = "/proc/self/exe", append([]string{"nixtest"}, args...), nil
 		cmd.Env = append(cmd.Env, enterEnv+"="+strings.Join(binds, " "))

@@ -54,7 +54,7 @@ func (w *world) throughDaemon(t *testing.T, expr string) *run {
 	}
 	r := w.startAs(t, func(c *exec.Cmd) {
 		c.Path, c.Args, c.Err = mustLook(t, "nix-build"), []string{"nix-build", "--no-out-link", "-E", w.prelude() + expr}, nil
-		c.Env = append(os.Environ(), "NIX_CONF_DIR="+filepath.Join(w.dir, "conf"), "NIX_REMOTE=daemon", "NIX_DAEMON_SOCKET_PATH="+socket, "HOME="+home)
+		c.Env = append(os.Environ(), "NIX_CONF_DIR="+filepath.Join(w.dir, "conf"), "NIX_REMOTE=daemon", "NIX_DAEMON_SOCKET_PATH="+socket, "HOME="+home, "TMPDIR="+home)
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		c.Dir = home
 	}, "nix-build")
