@@ -231,6 +231,24 @@ func TestBadResponses(t *testing.T) {
 	}
 }
 
+// A list of touched files that has no end is taken up to a bound of files, and of bytes.
+func TestTouchedWithoutEnd(t *testing.T) {
+	asked := 0
+	c := NewClient(dial(t, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
+		asked++
+		b, err := json.Marshal(TouchedResponse{Files: []TouchedFile{{Path: strings.Repeat("x", 100)}, {}}})
+		resp.Append(b)
+		return err
+	}))
+	defer c.Close()
+	for _, bound := range []struct{ files, bytes, answers int }{{10, 1 << 20, 6}, {1 << 20, 1000, 11}} {
+		asked = 0
+		if list, _, err := c.touched(t.Context(), bound.files, bound.bytes); !errors.Is(err, syscall.EPROTO) || list != nil || asked != bound.answers {
+			t.Errorf("%+v: %d files, %v after %d answers", bound, len(list), err, asked)
+		}
+	}
+}
+
 func TestOtherVersion(t *testing.T) {
 	c := NewClient(dial(t, func(_ context.Context, _ uint16, _, _ []byte, resp *rpc.Response) error {
 		b, err := json.Marshal(HelloResponse{Version: Version + 1})

@@ -91,7 +91,11 @@ func (c *Client) Track(ctx context.Context) error { return c.call(ctx, OpTrack, 
 
 // Touched returns what was noted since Track, and whether some of it is missing.
 func (c *Client) Touched(ctx context.Context) (list []TouchedFile, partial bool, err error) {
-	for {
+	return c.touched(ctx, MaxTouched, MaxTouchedBytes)
+}
+
+func (c *Client) touched(ctx context.Context, maxFiles, maxBytes int) (list []TouchedFile, partial bool, err error) {
+	for bytes := 0; ; {
 		var r TouchedResponse
 		if err := c.call(ctx, OpTouched, TouchedRequest{First: len(list)}, &r); err != nil {
 			return nil, false, err
@@ -100,9 +104,13 @@ func (c *Client) Touched(ctx context.Context) (list []TouchedFile, partial bool,
 		if len(r.Files) == 0 {
 			return list, partial, nil
 		}
-		if list = append(list, r.Files...); len(list) > MaxTouched {
-			return nil, false, fmt.Errorf("the controller agent tells of more than %d files: %w", MaxTouched, syscall.EPROTO)
+		for _, f := range r.Files {
+			bytes += len(f.Path)
 		}
+		if len(list)+len(r.Files) > maxFiles || bytes > maxBytes {
+			return nil, false, fmt.Errorf("the controller agent tells of more than %d files, or %d bytes of their paths: %w", maxFiles, maxBytes, syscall.EPROTO)
+		}
+		list = append(list, r.Files...)
 	}
 }
 

@@ -112,8 +112,12 @@ type TouchedFile struct {
 	Read bool   `json:"read,omitempty"`
 }
 
-// MaxTouched bounds the files that a host agent takes.
-const MaxTouched = 1 << 20
+// MaxTouched and MaxTouchedBytes bound the files that a host agent takes, and what
+// their paths have in all.
+const (
+	MaxTouched      = 1 << 20
+	MaxTouchedBytes = 256 << 20
+)
 
 // TouchedPart is how many of list, from the first on, fit into a response.
 func TouchedPart(list []TouchedFile) int {
