@@ -60,7 +60,7 @@ func readAll(t testing.TB, dir string, want map[string]string) {
 	}
 }
 
-// A walk that reads everything gets nearly all of it in batches, and hardly any of it twice.
+// A walk that reads everything gets nearly all of it in batches, and nothing twice.
 func TestReadAhead(t *testing.T) {
 	dir, want := smallTree(t, 10, 100)
 	for _, ro := range []bool{false, true} {
@@ -76,12 +76,18 @@ func TestReadAhead(t *testing.T) {
 		if single+files > int64(len(want))+10 {
 			t.Errorf("read-only %v: %d files alone and %d in batches, of %d", ro, single, files, len(want))
 		}
-		readAll(t, m.Dir(), want)
-		store.settle()
-		// On a busy machine Linux 6.18 has lost a page of one or two of these files by then,
-		// though it reclaims none. Why is not known; what it costs is a request.
-		if again := store.reads.Load() + store.batches.Load() - single - batches; again > 10 {
-			t.Errorf("read-only %v: %d requests for what was read before", ro, again)
+		// A machine may drop a clean page at any time (one was seen to, of local files, too, and
+		// without reclaiming any by its counters). That page is asked for, and the next
+		// pass has them all.
+		again := int64(-1)
+		for pass := 0; again != 0 && pass < 5; pass++ {
+			before := store.reads.Load() + store.batches.Load()
+			readAll(t, m.Dir(), want)
+			store.settle()
+			again = store.reads.Load() + store.batches.Load() - before
+		}
+		if again != 0 {
+			t.Errorf("read-only %v: %d requests for what was read before, in each of five passes", ro, again)
 		}
 	}
 }
