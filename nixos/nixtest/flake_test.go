@@ -103,8 +103,7 @@ func packages(t *testing.T, expr string, into any) {
 func TestPackagesInNixpkgs(t *testing.T) {
 	nixpkgs := os.Getenv("NIXPKGS")
 	if nixpkgs == "" {
-		t.Log("NIXPKGS is not set: only the stand-in was used")
-		return
+		t.Skip("NIXPKGS is not set; the other tests evaluate it with a stand-in")
 	}
 	w := newWorld(t)
 	file, err := filepath.Abs("../packages.nix")
