@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"winvm/cmd/cliapp"
 	"winvm/hostagent/garbage"
 )
 
@@ -53,7 +54,7 @@ func printGone(c *cli.Context, gone []garbage.Item, dry bool) error {
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 8, 2, ' ', 0)
 	for _, i := range gone {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", i.Kind, mib(i.Bytes), printableLine(i.Path), i.Why)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", i.Kind, mib(i.Bytes), cliapp.PrintableLine(i.Path), i.Why)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"winvm/cmd/cliapp"
 	"winvm/hostagent"
 	"winvm/hostagent/rundir"
 )
@@ -130,7 +131,7 @@ func (p *linePrinter) piece(name string, b []byte) error {
 }
 
 func (p *linePrinter) line(name string, b []byte) error {
-	text := printable(strings.TrimRight(strings.ToValidUTF8(string(b), "?"), "\r"))
+	text := cliapp.Printable(strings.TrimRight(strings.ToValidUTF8(string(b), "?"), "\r"))
 	if !p.bare {
 		text = fmt.Sprintf("%-10s | %s", strings.TrimSuffix(name, ".console"), text)
 	}

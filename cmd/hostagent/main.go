@@ -9,13 +9,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
-	"winvm/cmd/completion"
+	"winvm/cmd/cliapp"
 	"winvm/hostagent/build"
 	"winvm/hostagent/event"
 )
@@ -66,18 +64,7 @@ func sayError(app *cli.App, err error) {
 	if r, ok := app.Metadata[reportKey].(*event.Reporter); ok {
 		r.Tell(event.KindFailed, "%v", err)
 	}
-	fmt.Fprintf(app.ErrWriter, "hostagent: %s\n", printable(err.Error()))
-}
-
-// printable takes out of a message what could confuse a terminal: some of it may
-// have come from a VM.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, s)
+	fmt.Fprintf(app.ErrWriter, "hostagent: %s\n", cliapp.Printable(err.Error()))
 }
 
 // A statusError makes the process exit with a status; err is nil if there is
@@ -147,7 +134,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Commands: strict([]*cli.Command{
 			buildCommand, imageCommand, guestCommand, suspendCommand, shellCommand,
 			psCommand, killCommand, logsCommand, screenshotCommand, gcCommand,
-			serveCommand, doctorCommand, completion.Command("hostagent"), manCommand, machinesCommand, nixInputsCommand,
+			serveCommand, doctorCommand, cliapp.Completion("hostagent"), cliapp.Man("hostagent"), machinesCommand, nixInputsCommand,
 		}),
 	}
 }

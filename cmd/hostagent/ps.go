@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"winvm/cmd/cliapp"
 	"winvm/hostagent"
 )
 
@@ -45,7 +46,7 @@ share is divided among them. With --json (before the command) it prints an array
 // psLine is a run as a line of a table. What a process says of itself may be anything.
 func psLine(r hostagent.Run, now time.Time) string {
 	if r.Problem != "" {
-		return fmt.Sprintf("%s\t\t(%s)\t\t\t\t", r.ID, printableLine(r.Problem))
+		return fmt.Sprintf("%s\t\t(%s)\t\t\t\t", r.ID, cliapp.PrintableLine(r.Problem))
 	}
 	stage, elapsed := r.Stage, now.Sub(r.Started).Round(100*time.Millisecond)
 	if r.Until != nil {
@@ -61,13 +62,8 @@ func psLine(r hostagent.Run, now time.Time) string {
 	if len(command) > 60 {
 		command = strings.ToValidUTF8(command[:57], "") + "..."
 	}
-	return fmt.Sprintf("%s\t%s\t%s\t%v\t%d MiB\t%s\t%s", r.ID, printableLine(r.Image), printableLine(stage), elapsed,
-		r.PSS>>20, strings.Join(pids, ","), printableLine(command))
-}
-
-// printableLine is text that stays within its column.
-func printableLine(s string) string {
-	return printable(strings.NewReplacer("\n", " ", "\t", " ").Replace(s))
+	return fmt.Sprintf("%s\t%s\t%s\t%v\t%d MiB\t%s\t%s", r.ID, cliapp.PrintableLine(r.Image), cliapp.PrintableLine(stage), elapsed,
+		r.PSS>>20, strings.Join(pids, ","), cliapp.PrintableLine(command))
 }
 
 var killCommand = &cli.Command{

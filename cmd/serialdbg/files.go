@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"winvm/cmd/cliapp"
 	"winvm/transport/fsrpc"
 	"winvm/transport/wire"
 )
@@ -66,9 +67,9 @@ type file struct {
 }
 
 func (f file) String() string {
-	s := fmt.Sprintf("%v %12d %s", f.mode, f.size, printable(f.name))
+	s := fmt.Sprintf("%v %12d %s", f.mode, f.size, cliapp.PrintableLine(f.name))
 	if f.target != "" {
-		s += " -> " + printable(f.target)
+		s += " -> " + cliapp.PrintableLine(f.target)
 	}
 	return s
 }

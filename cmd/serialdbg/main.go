@@ -10,13 +10,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 
-	"winvm/cmd/completion"
+	"winvm/cmd/cliapp"
 )
 
 // version is what --version says and what is told to the agents.
@@ -42,18 +40,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return 130
 	}
-	fmt.Fprintf(stderr, "serialdbg: %s\n", printable(err.Error()))
+	fmt.Fprintf(stderr, "serialdbg: %s\n", cliapp.Printable(err.Error()))
 	return 1
-}
-
-// printable takes out of a message what could confuse a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, s)
 }
 
 const unknownKey = "unknown"
@@ -70,7 +58,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 	commands := []*cli.Command{
 		captureCommand, decodeCommand, statsCommand, replayCommand,
 		pingCommand, benchCommand, respondCommand, lsCommand, statCommand, catCommand, attachCommand,
-		dissectorCommand, completion.Command("serialdbg"), manCommand,
+		dissectorCommand, cliapp.Completion("serialdbg"), cliapp.Man("serialdbg"),
 	}
 	for _, c := range commands {
 		c.OnUsageError = usageError

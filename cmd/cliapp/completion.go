@@ -1,6 +1,4 @@
-// Package completion is the command that prints a shell's completion script, for
-// every program of winvm that people type.
-package completion
+package cliapp
 
 import (
 	"fmt"
@@ -9,8 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Command makes the command for a program, which has EnableBashCompletion.
-func Command(program string) *cli.Command {
+// Completion makes the command that prints the completion script of a program, which has EnableBashCompletion.
+func Completion(program string) *cli.Command {
 	return &cli.Command{
 		Name:        "completion",
 		Usage:       "print a shell's completion script",
