@@ -197,6 +197,13 @@ func TestRing(t *testing.T) {
 	if gaps != 1 {
 		t.Errorf("%d gaps", gaps)
 	}
+	last := 0
+	for i := len(list) - 1; i >= 0 && !list[i].Missing; i-- {
+		last++
+	}
+	if last++; last < 7 || last > 10 {
+		t.Errorf("of the last packets there are %d, want about 10,000 bytes of them", last)
+	}
 }
 
 // tapped returns a link with a tap, its other end, and how to connect to the tap.

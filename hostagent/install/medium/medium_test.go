@@ -203,6 +203,7 @@ func TestOpenSSH(t *testing.T) {
 		"no script": {"a/sshd.exe": peFile(0x8664)},
 		"no PE":     {"a/sshd.exe": []byte("x"), "a/install-sshd.ps1": nil},
 		"up":        {"../../etc/x": nil, "a/sshd.exe": peFile(0x8664), "a/install-sshd.ps1": nil},
+		"bomb":      {"a/sshd.exe": peFile(0x8664), "a/install-sshd.ps1": nil, "a/zeros": make([]byte, maxZipFile+1)},
 		"root":      {"sshd.exe": peFile(0x8664), "install-sshd.ps1": nil},
 	} {
 		file, digest := makeZip(t, in)
