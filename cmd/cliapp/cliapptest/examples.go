@@ -16,8 +16,13 @@ import (
 func Examples(t *testing.T, app *cli.App) {
 	t.Helper()
 	found := 0
-	for _, doc := range []string{"README.md", "docs/debugging.md", "docs/testing.md", "docs/troubleshooting.md", "docs/vm-lifecycle.md"} {
-		b, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(doc)))
+	root := filepath.Join("..", "..")
+	docs, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range append(docs, filepath.Join(root, "README.md")) {
+		b, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +48,7 @@ func example(program, line string) ([]string, bool) {
 		return nil, false
 	}
 	words := strings.Fields(line)
-	if len(words) < 2 || filepath.Base(words[0]) != program {
+	if len(words) < 2 || filepath.Base(words[0]) != program || strings.HasPrefix(words[0], "cmd/") { // a package
 		return nil, false
 	}
 	words = words[1:]
